@@ -1,0 +1,127 @@
+"""The degradation router: what a frozen CLIP encoder knows of how an image is degraded (LoRA-IR, section 3.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from lorair_arch.archs.clip_views import device_views, pillow_views
+from lorair_arch.errors import CheckpointError, OptionsError
+
+_VIEWS = {'device': device_views, 'pillow': pillow_views}
+_NO_TEXT = {'width': 64, 'heads': 1, 'layers': 1, 'vocab_size': 1, 'context_length': 1}
+
+
+@ARCH_REGISTRY.register()
+class DegradationRouter(nn.Module):
+    """Classifies the degradation of an image and gives the prior that guides the restorer.
+
+    CLIP sees the image at two resolutions: whole, and as g by g crops of a g times larger one. A small MLP turns the two
+    embeddings into the prior; its last layer gives the logits that choose the experts.
+
+    Args:
+        clip_model: Name of an open_clip model, or a small model of one's own: a dict with `embed_dim`, `vision_cfg` (as
+            in open_clip's configurations) and, if wanted, `quick_gelu`.
+        num_degradations: E, the number of classes.
+        pretrained: Weights of CLIP: a tag of open_clip (downloaded once) or a local file. None: random weights, to be
+            trained or loaded.
+        clip_grid: g.
+        freeze_clip: Keep CLIP as it is, in evaluation mode and without gradients.
+        views: 'device' resizes on the device of the images; 'pillow' with Pillow on the CPU, bit-equal to the official
+            release.
+    """
+
+    def __init__(
+        self,
+        clip_model: str | dict,
+        num_degradations: int,
+        pretrained: str | None = None,
+        clip_grid: int = 2,
+        freeze_clip: bool = True,
+        views: str = 'device',
+    ) -> None:
+        super().__init__()
+        if views not in _VIEWS:
+            raise OptionsError(f'views is {views!r}, expected one of {", ".join(_VIEWS)}.')
+        self.clip = _build_clip(clip_model, pretrained)
+        size = self.clip.image_size
+        self.size = size[0] if isinstance(size, tuple) else size
+        self.grid, self.freeze_clip, self.make_views = clip_grid, freeze_clip, _VIEWS[views]
+        self.clip.requires_grad_(not freeze_clip)
+        dim = self.clip.output_dim
+        self.prior_dim = dim // 2
+        self.prior_mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, self.prior_dim), nn.GELU())
+        self.head = nn.Linear(self.prior_dim, num_degradations)
+        for name in ('mean', 'std'):
+            value = torch.tensor(getattr(open_clip, f'OPENAI_DATASET_{name.upper()}')).view(3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+
+    def train(self, mode: bool = True) -> DegradationRouter:
+        """Sets the mode; a frozen CLIP stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_clip:
+            self.clip.eval()
+        return self
+
+    def views(self, lq: Tensor) -> Tensor:
+        """Gives what CLIP sees of lq [B, 3, H, W]: [B, 1 + g * g, 3, s, s], normalised."""
+        return (self.make_views(lq, self.size, self.grid) - self.mean) / self.std
+
+    def forward(self, lq: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies images.
+
+        Args:
+            lq: [B, 3, H, W] in [0, 1], any size; the aspect is ignored.
+
+        Returns:
+            Logits [B, E] and prior [B, P].
+        """
+        return self.classify(self.views(lq))
+
+    def classify(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives logits [B, E] and prior [B, P] of views [B, 1 + g * g, 3, s, s]; see `views`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_clip):
+            embedding = self.clip(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        low, high = embedding[:, 0], embedding[:, 1:].mean(dim=1)
+        prior = self.prior_mlp(torch.cat([low, high], dim=1))
+        return self.head(prior), prior
+
+
+def _build_clip(clip_model: str | dict, pretrained: str | None) -> nn.Module:
+    """Builds the image encoder of a CLIP; the text encoder is never kept."""
+    if isinstance(clip_model, dict):
+        config = clip_model
+        if pretrained is not None:
+            raise OptionsError('pretrained goes with the name of an open_clip model, not with a clip_model of one\'s own.')
+    elif pretrained is not None:
+        return _load_clip(clip_model, pretrained)
+    else:
+        config = open_clip.get_model_config(clip_model)
+        if config is None:
+            raise OptionsError(f'clip_model is {clip_model!r}; open_clip knows {", ".join(open_clip.list_models()[:5])}, …')
+    keys = {'embed_dim', 'vision_cfg', 'quick_gelu'}
+    missing = {'embed_dim', 'vision_cfg'} - set(config)
+    if missing or (config is clip_model and set(config) - keys):
+        raise OptionsError(f'clip_model has the keys {sorted(config)}, expected embed_dim, vision_cfg, quick_gelu.')
+    return open_clip.CLIP(
+        config['embed_dim'], config['vision_cfg'], _NO_TEXT, quick_gelu=config.get('quick_gelu', False)
+    ).visual
+
+
+def _load_clip(name: str, pretrained: str) -> nn.Module:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise OptionsError(
+            f'pretrained is {pretrained!r}: for {name} give a local file of weights or one of {", ".join(tags) or "none"}.'
+        )
+    try:
+        return open_clip.create_model(name, pretrained=pretrained).visual
+    except OSError as error:
+        raise CheckpointError(
+            f'The weights {pretrained!r} of {name} could not be fetched ({type(error).__name__}). Without a network, '
+            f'put the file that open_clip offers for them on this machine and name its path in pretrained.'
+        ) from error

@@ -1,0 +1,100 @@
+"""Convolution with a mixture of low-rank experts (LoRA-IR, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorair_arch.archs.routing import Mixture, Routing
+
+
+class Conv2d(nn.Conv2d):
+    """A plain convolution that takes (and ignores) the experts, so that one network code serves both."""
+
+    def forward(self, x: Tensor, experts: None = None) -> Tensor:
+        """x [B, in, H, W] -> [B, out, H', W']."""
+        return super().forward(x)
+
+
+class ExpertConv2d(nn.Conv2d):
+    """A convolution W plus E low-rank experts, of which each image uses a few.
+
+    Expert i changes the weight by B_i A_i alpha / r, reshaped to the shape of W. Because the sum over experts is linear
+    in the weights, no expert ever runs a convolution of its own: images that share their experts use one merged weight
+    (`Mixture`), a mixed batch of small features goes through the two factors (`Routing`).
+
+    Args:
+        rank: r; the factors have r * kernel_size rows.
+        alpha: Scale of the experts is alpha / rank.
+        num_experts: E.
+        args, kwargs: As for `torch.nn.Conv2d`, with a square kernel.
+    """
+
+    def __init__(self, *args, rank: int, alpha: float, num_experts: int, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        k = self.kernel_size[0]
+        self.scale = alpha / rank
+        self.lora_A = nn.Parameter(torch.empty(num_experts, rank * k, self.in_channels * k))
+        self.lora_B = nn.Parameter(torch.zeros(num_experts, self.out_channels // self.groups * k, rank * k))
+        for factor in self.lora_A:
+            nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+
+    def factors(self, mixture: Mixture) -> tuple[Tensor, Tensor]:
+        """Gives the factors of a mixture, A [k * rows, in * kernel] and B [out / groups * kernel, k * rows]."""
+        if mixture.weights is None:
+            return self.lora_A[mixture.experts[0]], self.lora_B[mixture.experts[0]]
+        experts = list(mixture.experts)
+        b = self.lora_B[experts] * mixture.weights.to(self.lora_B.dtype)[:, None, None]
+        return self.lora_A[experts].flatten(0, 1), b.transpose(0, 1).flatten(1)
+
+    def merged_weight(self, mixture: Mixture) -> Tensor:
+        """Gives W plus the experts of a mixture, in the shape of W."""
+        a, b = self.factors(mixture)
+        with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
+            # B A read in the order of memory is the change of W: the reshape of the official release
+            return self.weight + (b @ a).view(self.weight.shape) * self.scale
+
+    def forward(self, x: Tensor, experts: Mixture | Routing) -> Tensor:
+        """x [B, in, H, W] -> [B, out, H', W'].
+
+        Args:
+            x: Features.
+            experts: One mixture for the whole batch, or the routing of each image.
+        """
+        if isinstance(experts, Mixture):
+            return self._conv_forward(x, self.merged_weight(experts), self.bias)
+        if self.kernel_size == (1, 1):
+            return self._low_rank(x, experts)
+        parts = zip(x.split(experts.sizes), experts.mixtures)
+        return torch.cat([self(part, mixture) for part, mixture in parts])
+
+    def _low_rank(self, x: Tensor, routing: Routing) -> Tensor:
+        """1x1 convolution of each image with its own experts, as two thin matrix products."""
+        batch, k = routing.experts.shape
+        a = self.lora_A.index_select(0, routing.experts.flatten())  # [B k, r, in]
+        b = self.lora_B.index_select(0, routing.experts.flatten())  # [B k, out, r]
+        b = b * (routing.weights.to(b.dtype).reshape(-1, 1, 1) * self.scale)
+        a = a.view(batch, -1, self.in_channels).transpose(1, 2)  # [B, in, k r]
+        b = b.view(batch, k, self.out_channels, -1).transpose(2, 3).reshape(batch, -1, self.out_channels)
+        y = self._conv_forward(x, self.weight, self.bias).permute(0, 2, 3, 1)
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+        y = torch.baddbmm(y.flatten(1, 2), tokens @ a, b).view(y.shape)
+        return y.permute(0, 3, 1, 2)
+
+
+def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:
+    """Builds a plain convolution (`lora` None) or one with experts.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel_size: Side of the kernel.
+        lora: None, or rank, alpha and num_experts.
+        kwargs: As for `torch.nn.Conv2d`.
+    """
+    if lora is None:
+        return Conv2d(in_channels, out_channels, kernel_size, **kwargs)
+    return ExpertConv2d(in_channels, out_channels, kernel_size, **lora, **kwargs)

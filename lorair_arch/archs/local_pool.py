@@ -1,0 +1,50 @@
+"""Local mean over large windows, for images larger than the training crops (TLC, arXiv 2112.04491)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def window_size(train_size: int, feature_size: int, stride: int, multiple: int) -> int:
+    """Gives the window of one axis: 1.5 times the training crop, in pixels of the features.
+
+    Args:
+        train_size: Side of the training crop, pixels.
+        feature_size: Side of the features at hand.
+        stride: Image pixels for each pixel of the features.
+        multiple: The network pads images to a multiple of this.
+    """
+    train_feature_size = -(-train_size // multiple) * multiple // stride
+    window = int(1.5 * train_size) * train_feature_size // train_size
+    return min(window, feature_size)
+
+
+def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Mean over every window that lies inside the features.
+
+    Running sums along one axis after the other: the cost does not depend on the window, and the sums stay short enough
+    for float32.
+
+    Args:
+        x: [B, C, H, W].
+        window: Height and width, at most H and W.
+
+    Returns:
+        [B, C, H - height + 1, W - width + 1].
+    """
+    for dim, size in zip((2, 3), window):
+        if size == x.shape[dim]:
+            x = x.mean(dim, keepdim=True)
+        else:
+            steps = x.shape[dim] - size
+            sums = x.cumsum(dim)
+            x = sums.narrow(dim, size - 1, steps + 1) / size
+            x.narrow(dim, 1, steps).sub_(sums.narrow(dim, 0, steps), alpha=1 / size)
+    return x
+
+
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Replicates the border so that [B, C, h, w] becomes [B, C, height, width], its content centred."""
+    top, left = (height - x.shape[2]) // 2, (width - x.shape[3]) // 2
+    return F.pad(x, (left, width - x.shape[3] - left, top, height - x.shape[2] - top), mode='replicate')

@@ -1,0 +1,126 @@
+"""Building blocks of the restorer: NAFNet's block (arXiv 2204.04676) and the modulation by the degradation prior."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorair_arch.archs.expert_conv import make_conv
+from lorair_arch.archs.local_pool import local_mean, pad_to, window_size
+from lorair_arch.archs.routing import Mixture, Routing
+
+Experts = Mixture | Routing | None
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of [B, C, H, W]; with channels_last memory it moves no data."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+def simple_gate(x: Tensor) -> Tensor:
+    """[B, 2C, H, W] -> [B, C, H, W]: the product of the two halves of the channels."""
+    a, b = x.chunk(2, dim=1)
+    return a * b
+
+
+class PoolWindow:
+    """Says over which window a block takes its mean: everything, or at test time the size of the training crops.
+
+    Args:
+        train_size: Height and width of the training crops, or None for the global mean.
+        stride: Image pixels for each pixel of the features.
+        multiple: The network pads images to a multiple of this.
+    """
+
+    def __init__(self, train_size: tuple[int, int] | None, stride: int, multiple: int) -> None:
+        self.train_size, self.stride, self.multiple = train_size, stride, multiple
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """Gives the window for features of a size; the whole size means the global mean."""
+        if self.train_size is None:
+            return height, width
+        return tuple(
+            window_size(train, size, self.stride, self.multiple)
+            for train, size in zip(self.train_size, (height, width))
+        )
+
+
+class NAFBlock(nn.Module):
+    """Nonlinear-activation-free block, every convolution of it with experts if there are any.
+
+    Args:
+        channels: C.
+        window: Where the mean over space is taken at evaluation.
+        lora: See `make_conv`.
+    """
+
+    def __init__(self, channels: int, window: PoolWindow, lora: dict | None = None) -> None:
+        super().__init__()
+        c = channels
+        self.window = window
+        self.norm1 = LayerNorm2d(c)
+        self.conv1 = make_conv(c, 2 * c, 1, lora)
+        self.conv2 = make_conv(2 * c, 2 * c, 3, lora, padding=1, groups=2 * c)
+        self.sca = make_conv(c, c, 1, lora)
+        self.conv3 = make_conv(c, c, 1, lora)
+        self.norm2 = LayerNorm2d(c)
+        self.conv4 = make_conv(c, 2 * c, 1, lora)
+        self.conv5 = make_conv(c, c, 1, lora)
+        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
+        """x [B, C, H, W] -> [B, C, H, W]."""
+        y = simple_gate(self.conv2(self.conv1(self.norm1(x), experts), experts))
+        y = self.conv3(y * self.attention(y, experts), experts)
+        x = torch.addcmul(x, y, self.beta)
+        y = self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts)
+        return torch.addcmul(x, y, self.gamma)
+
+    def attention(self, x: Tensor, experts: Experts) -> Tensor:
+        """Channel attention, [B, C, 1, 1] from the global mean or [B, C, H, W] from local means."""
+        size = x.shape[-2:]
+        window = size if self.training else self.window(*size)
+        if window == size:
+            return self.sca(x.mean((2, 3), keepdim=True), experts)
+        # the convolution runs where windows are valid, the padding after it: 1x1 convolution and padding commute
+        return pad_to(self.sca(local_mean(x, window), experts), *size)
+
+
+class Modulation(nn.Module):
+    """Scales normalised features by what the prior says of the degradation (design of LoRA-IR, section 3.2).
+
+    Args:
+        channels: C, a multiple of 16.
+        prior_dim: P.
+        lora: See `make_conv`.
+    """
+
+    def __init__(self, channels: int, prior_dim: int, lora: dict | None = None) -> None:
+        super().__init__()
+        c = channels
+        self.conv1 = make_conv(prior_dim, 128, 1, lora)
+        self.conv2 = make_conv(128, c, 1, lora)
+        self.conv3 = make_conv(c, c // 16, 1, lora)
+        self.conv4 = make_conv(c // 16, c, 1, lora)
+        self.norm = LayerNorm2d(c)
+        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def scale(self, prior: Tensor, experts: Experts = None) -> Tensor:
+        """Prior features [B, P, 1, 1] -> channel scales [B, C, 1, 1] in (0, 1)."""
+        h = self.conv2(F.gelu(self.conv1(prior, experts)), experts)
+        return self.conv4(F.relu(self.conv3(h, experts)), experts).sigmoid()
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        """x [B, C, H, W], scale [B, C, 1, 1] -> [B, C, H, W]."""
+        return torch.addcmul(x, self.norm(x), scale * self.beta)

@@ -1,0 +1,71 @@
+"""First stage: the degradation router, trained as a classifier of degradations (LoRA-IR, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from lorair_arch.errors import DataError
+from lorair_arch.models.stage import StageModel
+from lorair_arch.models.validation import Validated, mean, table
+
+
+@MODEL_REGISTRY.register()
+class DegradationRouterModel(Validated, StageModel):
+    """Trains a `DegradationRouter` with cross entropy; validates top-1 accuracy and the confusion matrix.
+
+    Any data set serves that yields `lq` and `degradation`, a name in the list `degradations` of the options.
+    """
+
+    role = 'router'
+
+    def feed_data(self, data: dict) -> None:
+        """Takes a batch: `lq` [B, 3, H, W] and the names `degradation`."""
+        self.lq = data['lq'].to(self.device, non_blocking=True)
+        self.labels = torch.tensor([self._label(name) for name in data.get('degradation', ())], device=self.device)
+        if len(self.labels) != len(self.lq):
+            raise DataError('The data set does not say how its images are degraded: training a router needs it.')
+
+    def _label(self, name: str) -> int:
+        names = self.opt['degradations']
+        if name not in names:
+            raise DataError(f'The data set yields the degradation {name!r}, not in degradations: [{", ".join(names)}].')
+        return names.index(name)
+
+    def compute_losses(self) -> dict[str, Tensor]:
+        with self.autocast():
+            logits, _ = self.net(self.lq)
+        return {'l_ce': F.cross_entropy(logits.float(), self.labels)}
+
+    def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
+        self.feed_data(data)
+        net = self.evaluated_net()
+        training = net.training
+        net.eval()
+        with torch.no_grad():
+            logits, _ = net(self.lq)
+        net.train(training)
+        return {
+            'image': data['lq_path'][0],
+            'degradation': data['degradation'][0],
+            'predicted': self.opt['degradations'][logits.argmax().item()],
+            'l_ce': F.cross_entropy(logits.float(), self.labels).item(),
+        }
+
+    def describe(self) -> dict:
+        return {'kind': 'router', **super().describe()}
+
+    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
+        names = self.opt['degradations']
+        groups, rows = {}, []
+        for name in names:
+            predicted = [r['predicted'] for r in records if r['degradation'] == name]
+            if predicted:
+                groups[name] = {'accuracy': predicted.count(name) / len(predicted)}
+                rows.append([name, *(str(predicted.count(other)) for other in names), groups[name]['accuracy']])
+        right = [r['predicted'] == r['degradation'] for r in records]
+        groups[''] = {'accuracy': mean(right), 'l_ce': mean(r['l_ce'] for r in records)}
+        lines = table(['truth \\ predicted', *names, 'accuracy'], rows)
+        return groups, f'{lines}\n  accuracy {groups[""]["accuracy"]:.4f} of {len(records)} images'

@@ -1,0 +1,184 @@
+"""Second and third stage: pre-training of the restorer and fine-tuning with low-rank experts (LoRA-IR, section 3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.metrics import calculate_metric
+from basicsr.utils import imwrite, tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
+from torch import Tensor, nn
+
+from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.models.stage import StageModel
+from lorair_arch.models.validation import Validated, mean, side_by_side, table
+
+
+class RestorationModel(Validated, StageModel):
+    """Trains or tests a `LoRAIR` network guided by a frozen `DegradationRouter`.
+
+    Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the batch
+    brings them (`prior` [B, P], `logits` [B, E]).
+    """
+
+    role = 'g'
+
+    def __init__(self, opt: dict) -> None:
+        super().__init__(opt)
+        self.net_g = self.net
+        self.net_router = self.build_router() if 'network_router' in opt else None
+
+    def build_router(self) -> nn.Module:
+        """Builds the frozen router and loads its weights."""
+        path = self.opt['path'].get('pretrain_network_router')
+        router = build_network(self.opt['network_router'])
+        if path:
+            self.load_network(router, path, param_key=self.opt['path'].get('param_key_router', 'params'))
+        elif self.is_train:
+            raise OptionsError(
+                'path.pretrain_network_router is missing: the restorer is guided by a trained router; train one first.'
+            )
+        return router.to(self.device).eval().requires_grad_(False)
+
+    def init_training_settings(self) -> None:
+        self.loss = build_loss(self.opt['train']['pixel_opt']).to(self.device)
+        super().init_training_settings()
+
+    def feed_data(self, data: dict) -> None:
+        """Takes a batch: `lq`, and if given `gt` [B, 3, H, W] in [0, 1]; `prior` and `logits` spare the router."""
+        self.lq = data['lq'].to(self.device, non_blocking=True)
+        self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
+        if 'prior' not in data and self.net_router is None:
+            raise DataError('The batch brings no prior, and the options have no network_router to compute it.')
+        self.prior, self.logits = (data[k].to(self.device) if k in data else None for k in ('prior', 'logits'))
+
+    @torch.no_grad()
+    def guide(self) -> None:
+        """Computes prior [B, P] and logits [B, E] of the batch at hand, unless it brought them."""
+        if self.prior is None:
+            self.logits, self.prior = (t.float() for t in self.net_router(self.lq))
+
+    def compute_losses(self) -> dict[str, Tensor]:
+        with self.autocast():
+            self.guide()
+            self.output = self.net(self.lq, self.prior, self.logits)
+        return {'l_pix': self.loss(self.output.float(), self.gt)}
+
+    @torch.no_grad()
+    def test(self) -> None:
+        """Restores the batch at hand into `output`, in float32."""
+        self.guide()
+        net = self.evaluated_net()
+        training = net.training
+        net.eval()
+        self.output = net(self.lq, self.prior, self.logits)
+        net.train(training)
+
+    def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
+        self.feed_data(data)
+        self.test()
+        degradation = data.get('degradation', [None])[0]
+        record = {'image': data['lq_path'][0], 'degradation': degradation}
+        names = self.opt.get('degradations')
+        if degradation and names and self.net_router is not None:
+            record['router_accuracy'] = float(names[self.logits.argmax().item()] == degradation)
+        if self.gt is not None:
+            record.update(self._metrics())
+            self._keep_picture(degradation or Path(record['image']).stem)
+        if save_img:
+            imwrite(tensor2img(self.output), str(self._image_path(record, dataset, current_iter)))
+        return record
+
+    def _metrics(self) -> dict[str, float]:
+        rounded = [tensor2img(image) for image in (self.output, self.gt)]
+        exact = [tensor2img(image, out_type=np.float32) * 255 for image in (self.output, self.gt)]
+        values = {}
+        for name, opt in (self.opt['val'].get('metrics') or {}).items():
+            unrounded = getattr(METRIC_REGISTRY.get(opt['type']), 'unrounded', False)
+            img, img2 = exact if unrounded else rounded
+            values[name] = float(calculate_metric({'img': img, 'img2': img2}, opt))
+        return values
+
+    def _keep_picture(self, name: str) -> None:
+        """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
+        if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
+            self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
+
+    def _image_path(self, record: dict, dataset: str, current_iter: int | str) -> Path:
+        """BasicSR's places for restored images, with a folder for each degradation."""
+        folder, stem = Path(self.opt['path']['visualization']), Path(record['image']).stem
+        if self.is_train:
+            return folder / (record['degradation'] or '') / stem / f'{stem}_{current_iter}.png'
+        suffix = self.opt['val'].get('suffix') or self.opt['name']
+        return folder / dataset / (record['degradation'] or '') / f'{stem}_{suffix}.png'
+
+    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
+        metrics = [key for key in records[0] if key not in ('image', 'degradation')]
+        names = list(dict.fromkeys(r['degradation'] for r in records if r['degradation']))
+        groups = {
+            name: {m: mean(r[m] for r in records if r['degradation'] == name) for m in metrics} for name in names
+        }
+        # every degradation counts the same, however many images it has
+        total = groups.values() if names else records
+        groups[''] = {m: mean(values[m] for values in total) for m in metrics}
+        rows = [[name or 'mean', *values.values()] for name, values in groups.items()]
+        return groups, table(['', *metrics], rows)
+
+
+@MODEL_REGISTRY.register()
+class LoRAIRPretrainModel(RestorationModel):
+    """Pre-trains the restorer, without experts, on all degradations together (section 3.2)."""
+
+    def build(self) -> nn.Module:
+        if self.opt['network_g'].get('lora'):
+            raise OptionsError('network_g.lora is set, but pre-training has no experts: use LoRAIRFinetuneModel.')
+        return super().build()
+
+    def describe(self) -> dict:
+        return {'kind': 'restorer', **super().describe()}
+
+
+@MODEL_REGISTRY.register()
+class LoRAIRFinetuneModel(RestorationModel):
+    """Fine-tunes a pre-trained restorer with a mixture of low-rank experts (section 3.3).
+
+    `path.pretrain_network_g` is the pre-trained restorer (with or without experts); `path.pretrain_network_experts` a
+    file of experts to load on top. `train.trainable` says what learns: `lora`, the experts, as the paper words it;
+    `lora_bias`, also the biases; `all`, everything, as the official release does.
+    """
+
+    _ENDINGS = {'lora': ('lora_A', 'lora_B'), 'lora_bias': ('lora_A', 'lora_B', '.bias'), 'all': ('',)}
+
+    def build(self) -> nn.Module:
+        path = self.opt['path']
+        if not self.opt['network_g'].get('lora'):
+            raise OptionsError('network_g.lora is missing: fine-tuning needs rank and num_experts there.')
+        if self.is_train and not path.get('pretrain_network_g'):
+            raise OptionsError('path.pretrain_network_g is missing: fine-tuning starts from a pre-trained restorer.')
+        net = build_network(self.opt['network_g'])
+        param_key = path.get('param_key_g', 'params')
+        if path.get('pretrain_network_g'):
+            self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=self._ENDINGS['lora'])
+        if path.get('pretrain_network_experts'):
+            base = tuple(key for key in net.state_dict() if not key.endswith(self._ENDINGS['lora']))
+            self.load_network(net, path['pretrain_network_experts'], param_key=param_key, missing=base)
+        for name, param in net.named_parameters():
+            param.requires_grad_(self.is_train and self._is_trainable(name))
+        return net
+
+    def _is_trainable(self, name: str) -> bool:
+        trainable = self.opt['train'].get('trainable', 'lora')
+        if trainable not in self._ENDINGS:
+            raise OptionsError(f'train.trainable is {trainable!r}, expected one of {", ".join(self._ENDINGS)}.')
+        return name.endswith(self._ENDINGS[trainable])
+
+    def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
+        return [key for key in state_dict if self._is_trainable(key)]
+
+    def describe(self) -> dict:
+        kind = 'restorer' if self.opt['train'].get('trainable', 'lora') == 'all' else 'experts'
+        return {'kind': kind, **super().describe()}

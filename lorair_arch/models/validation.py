@@ -1,0 +1,106 @@
+"""Validation and testing, on one process or many: every image counted once, every degradation reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import get_dist_info
+from torch import Tensor
+from tqdm import tqdm
+
+
+class Validated:
+    """Mixin for BasicSR models: evaluates image by image, gathers from all processes, reports on the first.
+
+    A subclass says what it measures of one image (`evaluate`) and how the images sum up (`summarize`).
+    """
+
+    def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
+        """Measures one image; returns plain numbers and names."""
+        raise NotImplementedError
+
+    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
+        """Sums up the images.
+
+        Returns:
+            The measured values of each group, by the group's name; the group '' holds those of the whole set. And the
+            table for the log.
+        """
+        raise NotImplementedError
+
+    def validation(self, dataloader, current_iter: int | str, tb_logger, save_img: bool = False) -> None:
+        """Validates on one data set; in distributed runs the loader gives each process its share of the images.
+
+        Args:
+            dataloader: Batches of one image.
+            current_iter: Iteration, or the name of a test.
+            tb_logger: TensorBoard's writer, or None.
+            save_img: Whether to save the restored images.
+        """
+        dataset = dataloader.dataset.opt['name']
+        rank, world_size = get_dist_info()
+        self.pictures: dict[str, Tensor] = {}
+        hidden = rank != 0 or not self.opt['val'].get('pbar', True)
+        batches = tqdm(dataloader, desc=f'Validating {dataset}', unit='image', leave=False, disable=hidden)
+        records = [self.evaluate(data, dataset, current_iter, save_img) for data in batches]
+        if world_size > 1:
+            shares: list = [None] * world_size
+            dist.all_gather_object(shares, records)
+            # process r had the images r, r + world_size, ...: put them back in order, so that sums are the same
+            records = [shares[i % world_size][i // world_size] for i in range(sum(map(len, shares)))]
+        if rank == 0:
+            self._report(records, dataset, current_iter, tb_logger)
+
+    def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
+        groups, table = self.summarize(records)
+        lines = [f'Validation {dataset}', table]
+        if self.is_train:
+            best = self._keep_best(dataset, groups[''], current_iter)
+            lines += [f'best {metric}: {value:.4f} @ {iteration} iter' for metric, (value, iteration) in best.items()]
+        get_root_logger().info('\n'.join(lines))
+        if not self.is_train:
+            path = Path(self.opt['path']['results_root'], f'metrics_{dataset}.json')
+            content = {'mean': groups[''], 'degradations': {k: v for k, v in groups.items() if k}, 'images': records}
+            path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+        if tb_logger:
+            for group, values in groups.items():
+                for metric, value in values.items():
+                    tb_logger.add_scalar('/'.join(filter(None, ('metrics', dataset, group, metric))), value, current_iter)
+            for name, picture in self.pictures.items():
+                tb_logger.add_image(f'{dataset}/{name}', picture, current_iter)
+
+    def _keep_best(self, dataset: str, values: dict[str, float], current_iter: int) -> dict[str, tuple[float, int]]:
+        """Updates the best value of each metric and the iteration that gave it."""
+        if not hasattr(self, 'best'):
+            self.best: dict[str, dict] = {}
+        best = self.best.setdefault(dataset, {})
+        for metric, value in values.items():
+            lower = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better') == 'lower'
+            if metric not in best or (value <= best[metric][0] if lower else value >= best[metric][0]):
+                best[metric] = (value, current_iter)
+        return best
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable]) -> str:
+    """Lays out rows under a header; numbers with four decimals, right-aligned."""
+    rows = [[cell if isinstance(cell, str) else f'{cell:.4f}' for cell in row] for row in rows]
+    rows.insert(0, list(header))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [row[0].ljust(widths[0]) + ''.join(f'  {c:>{w}}' for c, w in zip(row[1:], widths[1:])) for row in rows]
+    return '\n'.join('  ' + line for line in lines)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of numbers in the order given."""
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def side_by_side(images: list[Tensor]) -> Tensor:
+    """Joins images [3, H, W] in [0, 1] of one size from left to right, for TensorBoard."""
+    return torch.cat([image.detach().float().cpu().clamp(0, 1) for image in images], dim=2)

@@ -1,0 +1,21 @@
+"""Every test starts from the same random state, on one thread, without a network."""
+
+import os
+
+# before PyTorch: the miniature networks of the tests are faster on one thread, and processes share the cores
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+import random  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Seeds every generator."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

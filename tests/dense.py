@@ -1,0 +1,41 @@
+"""The oracle for experts: one convolution for each expert, summed with its gates, as the formula is written."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorair_arch.archs import lorair_arch as arch
+from lorair_arch.archs.expert_conv import ExpertConv2d
+from lorair_arch.archs.routing import Routing
+
+
+def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing) -> Tensor:
+    """conv(x; W, bias) + sum over all experts i of g_i conv(x; B_i A_i alpha / r)."""
+    gates = x.new_zeros(len(x), len(conv.lora_A)).scatter(1, routing.experts, routing.weights)
+    y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
+    for i, (a, b) in enumerate(zip(conv.lora_A, conv.lora_B)):
+        delta = (b @ a).reshape(conv.weight.shape) * conv.scale
+        y = y + gates[:, i, None, None, None] * F.conv2d(x, delta, None, conv.stride, conv.padding, groups=conv.groups)
+    return y
+
+
+@contextmanager
+def dense_experts():
+    """Inside, every network runs its experts densely: no merging, no low-rank factors."""
+    with (
+        mock.patch.object(arch, '_LOW_RANK_PIXELS', float('inf')),
+        mock.patch.object(ExpertConv2d, 'forward', dense_forward),
+    ):
+        yield
+
+
+def perturb(net: torch.nn.Module, std: float = 0.05) -> None:
+    """Moves every parameter off its start: experts, beta and gamma begin at 0 and would hide mistakes."""
+    with torch.no_grad():
+        for param in net.parameters():
+            param.add_(torch.randn_like(param) * std)
