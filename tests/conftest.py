@@ -12,6 +12,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
+
 
 @pytest.fixture(autouse=True)
 def seed():

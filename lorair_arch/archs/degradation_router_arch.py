@@ -120,8 +120,12 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
         )
     try:
         return open_clip.create_model(name, pretrained=pretrained).visual
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        source = open_clip.get_pretrained_cfg(name, pretrained)
+        if not source:
+            raise CheckpointError(f'{pretrained} does not fit {name}: {str(error).splitlines()[0]}') from error
+        place = source.get('hf_hub') or source.get('url')
         raise CheckpointError(
-            f'The weights {pretrained!r} of {name} could not be fetched ({type(error).__name__}). Without a network, '
-            f'put the file that open_clip offers for them on this machine and name its path in pretrained.'
+            f'The weights {pretrained!r} of {name} could not be downloaded from {place}. Without a network, put that file '
+            f'(open_clip_model.safetensors or open_clip_pytorch_model.bin) on this machine and give its path as pretrained.'
         ) from error
