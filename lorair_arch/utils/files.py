@@ -1,0 +1,160 @@
+"""Files of weights on disk: nothing unsafe is unpickled, nothing is left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from lorair_arch.errors import CheckpointError
+
+_MAGIC = {
+    b'\x89PNG': 'a PNG image',
+    b'\xff\xd8\xff': 'a JPEG image',
+    b'GIF8': 'a GIF image',
+    b'BM': 'a BMP image',
+    b'RIFF': 'a WebP image or a RIFF file',
+    b'II*\0': 'a TIFF image',
+    b'MM\0*': 'a TIFF image',
+    b'\x1f\x8b': 'a gzip archive',
+    b'\x89HDF': 'an HDF5 file',
+    b'version https://git-lfs': 'a Git LFS pointer (run `git lfs pull`)',
+}
+_WANTED = 'weights saved by torch.save or safetensors are needed'
+
+
+def load_file(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a file of weights or a training state; code in the file never runs.
+
+    Args:
+        path: A PyTorch file or a safetensors file; the content decides, not the suffix.
+
+    Returns:
+        The dict of the file. A safetensors file gives {'params': state dict}, with 'lorair' if it has our metadata.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe or something else; the message says what it seems to be.
+    """
+    path = Path(path)
+    try:
+        with path.open('rb') as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{path} does not exist: check the path of the weights') from error
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error.strerror}') from error
+    if not head:
+        raise CheckpointError(f'{path} is empty (0 bytes): copy or download it again')
+    if head[5:9] == b'\0\0\0{':  # 8 bytes of length, little-endian, then a JSON header
+        return _load_safetensors(path)
+    if head.startswith(b'PK'):
+        _check_zip(path)
+    elif head[:1] != b'\x80':  # a pickle of protocol 2 or later: PyTorch before 1.6
+        raise CheckpointError(f'{path} seems to be {_guess(head)}, {_WANTED}')
+    loaded = _load_pickle(path)
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f'{path} holds a {type(loaded).__name__} instead of a dict of tensors, {_WANTED}')
+    return loaded
+
+
+def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
+    """Writes a file whole or not at all: a temporary file in the same folder takes the place of the old one.
+
+    Args:
+        obj: What to save. For the suffix `.safetensors`: {'params': state dict, 'lorair': dict that JSON can hold}.
+        path: Where to. Missing folders are made.
+
+    Raises:
+        CheckpointError: The disk is full, the folder cannot be written, ... An old file of this name is intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open('wb') as file:
+            if path.suffix == '.safetensors':
+                file.write(_safetensors_bytes(obj))
+            else:
+                torch.save(obj, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's writer on a full disk
+        raise CheckpointError(f'{path} cannot be written: {error}') from error
+    finally:
+        with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
+            temporary.unlink()
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework='pt') as file:
+            loaded = {'params': {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+            meta = (file.metadata() or {}).get('lorair')
+        if meta is not None:
+            loaded['lorair'] = json.loads(meta)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f'{path} seems to be a damaged or truncated safetensors file ({error}): copy or download it again'
+        ) from error
+    return loaded
+
+
+def _safetensors_bytes(obj: dict[str, Any]) -> bytes:
+    # a clone of its own for each tensor: safetensors refuses views of shared memory and channels_last
+    params = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in obj['params'].items()}
+    metadata = {'format': 'pt'}
+    if 'lorair' in obj:
+        metadata['lorair'] = json.dumps(obj['lorair'])
+    return safetensors.torch.save(params, metadata)
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        size = path.stat().st_size
+        raise CheckpointError(
+            f'{path} seems to be a truncated or damaged PyTorch file ({size} bytes): copy or download it again'
+        ) from error
+    if any('/code/' in name for name in names):
+        raise CheckpointError(f'{path} is a TorchScript program, {_WANTED}')
+    if not any(name.endswith('/data.pkl') for name in names):
+        raise CheckpointError(f'{path} seems to be a zip archive of other files ({", ".join(names[:3])}), {_WANTED}')
+
+
+def _load_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        what = f' (it calls for {found[1]})' if found else ''
+        raise CheckpointError(
+            f'{path} holds Python objects{what} instead of plain tensors, or is damaged; none of its code was run; '
+            'if you trust it, save its state_dict() alone with torch.save'
+        ) from error
+    except Exception as error:  # damaged bytes can raise nearly anything in an unpickler
+        raise CheckpointError(
+            f'{path} seems to be a damaged PyTorch file ({type(error).__name__}): copy or download it again'
+        ) from error
+
+
+def _guess(head: bytes) -> str:
+    """Says what a file is by its first bytes."""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head.lstrip()[:9].lower().startswith((b'<!doctype', b'<html')):
+        return 'a web page (the download gave a page instead of the file)'
+    text = all(byte >= 32 or byte in b'\t\n\r' for byte in head)
+    return 'a text file' if text else 'neither a PyTorch nor a safetensors file'
