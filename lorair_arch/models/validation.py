@@ -80,7 +80,8 @@ class Validated:
             self.best: dict[str, dict] = {}
         best = self.best.setdefault(dataset, {})
         for metric, value in values.items():
-            lower = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better') == 'lower'
+            better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
+            lower = better == 'lower' or metric.startswith('l_')
             if metric not in best or (value <= best[metric][0] if lower else value >= best[metric][0]):
                 best[metric] = (value, current_iter)
         return best

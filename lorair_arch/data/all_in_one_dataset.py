@@ -1,0 +1,153 @@
+"""The data set of all-in-one restoration: several degradations, each from any number of sources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from lorair_arch.data.checks import check_keys
+from lorair_arch.data.images import to_float
+from lorair_arch.data.sources import Source
+from lorair_arch.errors import DataError, OptionsError
+
+# Keys of a data set that BasicSR's pipeline itself reads.
+_LOADER_KEYS = (
+    'name', 'type', 'phase', 'scale', 'io_backend', 'num_worker_per_gpu', 'batch_size_per_gpu', 'use_shuffle',
+    'dataset_enlarge_ratio', 'pin_memory', 'persistent_workers', 'prefetch_mode', 'num_prefetch_queue',
+)  # fmt: skip
+DATASET_KEYS = ('sources', 'gt_size', 'use_hflip', 'use_rot', 'seed', *_LOADER_KEYS)
+
+
+@DATASET_REGISTRY.register()
+class AllInOneDataset(torch.utils.data.Dataset):
+    """Pairs of several degradations, read from folders or LMDBs or made on the fly of clean images.
+
+    In training an index draws a degradation (uniformly over the names, or sources by their weights), an image of it,
+    a crop, a flip and a rotation. In validation and testing the indices run through all sources in order, whole
+    images, with on-the-fly degradations fixed by the index. Every draw is a function of (seed, epoch, index) alone, so
+    that the samples depend neither on the number of workers nor on what was read before.
+
+    Args:
+        opt: options with the keys
+            sources: a list of mappings, see `sources.Source`.
+            phase: 'train', or 'val' or 'test'.
+            gt_size: side of the training crops in pixels.
+            use_hflip, use_rot: flip, and rotate by quarter turns, in training; off by default.
+            seed: a whole number; 0 by default.
+
+    Attributes:
+        epoch: the epoch of an index that comes without one.
+
+    Raises:
+        OptionsError: for a wrong option.
+        DataError: for missing or unpaired files; while reading, for damaged or mismatched ones.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        self.epoch = 0
+        where = f"data set '{opt.get('name', 'AllInOneDataset')}'"
+        check_keys(opt, DATASET_KEYS, where)
+        self._train = opt['phase'] == 'train'
+        self._gt_size, self._seed = opt.get('gt_size'), opt.get('seed', 0)
+        if self._train and not _is_whole(self._gt_size, 1):
+            raise OptionsError(f'{where}: gt_size: expected the side of the crops in pixels, found {self._gt_size!r}')
+        if not _is_whole(self._seed, 0):
+            raise OptionsError(f'{where}: seed: expected a whole number from 0, found {self._seed!r}')
+        sources = opt.get('sources')
+        if not isinstance(sources, (list, tuple)) or not sources:
+            raise OptionsError(f'{where}: sources: expected a list with at least one source, found {sources!r}')
+        for i, options in enumerate(sources):
+            if options in sources[:i]:
+                raise OptionsError(f'{where}: sources[{i}] repeats sources[{sources.index(options)}]; remove one')
+        self.sources = [Source(options, f'{where}: sources[{i}]') for i, options in enumerate(sources)]
+        self._ends = np.cumsum([len(source) for source in self.sources])
+        self._odds = _odds(self.sources, where)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Reads one sample.
+
+        Args:
+            index: a whole number, or (epoch, number). With an epoch, a training index may exceed the length.
+
+        Returns:
+            lq, gt: RGB, float32 [3, H, W] in [0, 1]; degradation, lq_path, gt_path: str.
+        """
+        if isinstance(index, tuple):
+            epoch, index = index
+        elif 0 <= index < len(self):
+            epoch = self.epoch
+        else:
+            raise IndexError(f'index {index} of a data set of {len(self)} images')
+        rng = np.random.default_rng([self._seed, epoch if self._train else 0, index])
+        source, number = self._draw(rng) if self._train else self._locate(index)
+        lq, gt = source.load(number)
+        lq_path, gt_path = source.paths(number)
+        if self._train:
+            lq, gt = self._crop(lq, gt, gt_path, rng)
+        gt = to_float(gt)
+        # What is made on the fly is rounded to 8 bits, as if it came from a file.
+        lq = np.rint(source.degrade(gt, rng) * 255) / 255 if source.degrade else to_float(lq)
+        if self._train:
+            lq, gt = self._turn(lq, gt, rng)
+        return {
+            'lq': _to_tensor(lq),
+            'gt': _to_tensor(gt),
+            'degradation': source.degradation,
+            'lq_path': lq_path,
+            'gt_path': gt_path,
+        }
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Source, int]:
+        source = self.sources[rng.choice(len(self.sources), p=self._odds)]
+        return source, int(rng.integers(len(source)))
+
+    def _locate(self, index: int) -> tuple[Source, int]:
+        i = int(np.searchsorted(self._ends, index, side='right'))
+        return self.sources[i], index - int(self._ends[i]) + len(self.sources[i])
+
+    def _crop(self, lq: np.ndarray, gt: np.ndarray, path: str, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        size, (height, width) = self._gt_size, gt.shape[:2]
+        if height < size or width < size:
+            raise DataError(
+                f"'{path}' ({width} x {height} pixels) is smaller than gt_size ({size}); remove it or lower gt_size"
+            )
+        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+        return tuple(image[top : top + size, left : left + size] for image in (lq, gt))
+
+    def _turn(self, lq: np.ndarray, gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        flip = self.opt.get('use_hflip', False) and rng.random() < 0.5
+        quarters = int(rng.integers(4)) if self.opt.get('use_rot', False) else 0
+        return tuple(np.rot90(image[:, ::-1] if flip else image, quarters) for image in (lq, gt))
+
+
+def _odds(sources: list[Source], where: str) -> np.ndarray:
+    """Gives each source its probability: by weight, or the same for all names and, within one, for all images."""
+    weights = [source.weight for source in sources]
+    if None in weights:
+        if any(weights):
+            raise OptionsError(f'{where}: sources: give every source a weight, or none')
+        images = Counter()
+        for source in sources:
+            images[source.degradation] += len(source)
+        weights = [len(source) / images[source.degradation] for source in sources]
+    return np.array(weights) / sum(weights)
+
+
+def _is_whole(value: Any, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,77 @@
+"""Degradations by name, and the check of their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lorair_arch.data import camera, weather
+from lorair_arch.data.checks import check_keys, did_you_mean
+from lorair_arch.errors import OptionsError
+
+Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
+    function.__name__: function
+    for function in (
+        camera.noise,
+        camera.blur,
+        camera.motion_blur,
+        camera.lowlight,
+        camera.jpeg,
+        weather.rain,
+        weather.haze,
+        weather.snow,
+        weather.raindrop,
+    )
+}
+
+# What each parameter may be; the functions' own defaults are the usual ranges.
+LIMITS: dict[str, dict[str, tuple[float, float]]] = {
+    'noise': {'sigma': (0, 255)},
+    'blur': {'sigma': (0.1, 50)},
+    'motion_blur': {'length': (1, 200), 'angle': (-360, 360)},
+    'lowlight': {'gamma': (1, 10), 'alpha': (0, 1), 'beta': (0, 1), 'sigma': (0, 255)},
+    'jpeg': {'quality': (1, 100)},
+    'rain': {'density': (0, 1), 'length': (1, 200), 'angle': (-360, 360), 'intensity': (0, 1)},
+    'haze': {'beta': (0, 20), 'airlight': (0, 1)},
+    'snow': {'density': (0, 1), 'size': (0.5, 50), 'intensity': (0, 1)},
+    'raindrop': {'number': (0, 10_000), 'radius': (1, 200)},
+}
+
+
+def build_degradation(options: Mapping[str, Any], where: str = 'degrade') -> Degradation:
+    """Makes a function `(image, rng) -> image` of options such as `{type: noise, sigma: [15, 50]}`.
+
+    Args:
+        options: `type`, a name in `DEGRADATIONS`, and any of its parameters, each a number or `[low, high]`.
+        where: the key that holds the options, for messages.
+
+    Returns:
+        A picklable function of an RGB image (float32 [H, W, 3] in [0, 1]) and a NumPy generator.
+
+    Raises:
+        OptionsError: for an unknown type or parameter, or a value that is not a range within its limits.
+    """
+    if not isinstance(options, Mapping) or 'type' not in options:
+        raise OptionsError(f'{where}: expected a mapping such as {{type: noise, sigma: [15, 50]}}, found {options!r}')
+    name = options['type']
+    if name not in list(DEGRADATIONS):  # a list: the name may be unhashable
+        raise OptionsError(f'{where}.type: unknown degradation {name!r}{did_you_mean(name, DEGRADATIONS)}')
+    check_keys(options, ('type', *LIMITS[name]), where)
+    parameters = {key: value for key, value in options.items() if key != 'type'}
+    ranges = {key: _range(value, f'{where}.{key}', *LIMITS[name][key]) for key, value in parameters.items()}
+    return partial(DEGRADATIONS[name], **ranges)
+
+
+def _range(value: Any, where: str, lowest: float, highest: float) -> tuple[float, float]:
+    pair = value if isinstance(value, (list, tuple)) else (value, value)
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
+    if not numbers or len(pair) != 2 or not lowest <= pair[0] <= pair[1] <= highest:
+        raise OptionsError(
+            f'{where}: expected a number or [low, high] from {lowest:g} to {highest:g}, low first, found {value!r}'
+        )
+    return pair[0], pair[1]

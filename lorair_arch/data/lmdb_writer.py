@@ -1,0 +1,74 @@
+"""Writing of LMDBs in BasicSR's layout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from types import TracebackType
+
+import cv2
+import lmdb
+import numpy as np
+
+from lorair_arch.errors import DataError
+
+# BasicSR's: fast, and hardly larger than the maximum.
+_COMPRESSION = 1
+
+
+class LmdbWriter:
+    """Writes images as PNG into an LMDB that BasicSR's data sets and ours can read.
+
+    A context manager: the LMDB appears under its name when it is complete, or not at all.
+
+    Args:
+        path: a new folder; its name ends in '.lmdb', as BasicSR demands.
+
+    Raises:
+        DataError: if the name is wrong, the folder exists, or it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.endswith('.lmdb'):
+            raise DataError(f"the name of an LMDB must end in '.lmdb', found '{path}'")
+        if os.path.exists(path):
+            raise DataError(f"'{path}' exists already; remove it or choose another name")
+        self._path, self._partial = path, f'{path}.partial'
+
+    def __enter__(self) -> LmdbWriter:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        try:
+            os.makedirs(self._partial)
+            # The map is a limit, not an allocation. Everything is synced once, at the end.
+            self._environment = lmdb.open(self._partial, map_size=2**40, sync=False)
+            self._meta = open(os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8')
+        except (OSError, lmdb.Error) as error:
+            raise DataError(f"cannot write '{self._path}': {error}") from error
+        return self
+
+    def put(self, key: str, image: np.ndarray) -> None:
+        """Stores an image, RGB, uint8 or uint16 [H, W, 3].
+
+        Raises:
+            DataError: if the key is in use, empty or longer than LMDB allows, or the disk is full.
+        """
+        _, content = cv2.imencode('.png', image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION])
+        try:
+            with self._environment.begin(write=True) as transaction:
+                new = transaction.put(key.encode(), content.tobytes(), overwrite=False)
+        except lmdb.Error as error:
+            raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
+        if not new:
+            raise DataError(f"two images would have the key '{key}' in '{self._path}'; rename one of them")
+        height, width, channels = image.shape
+        self._meta.write(f'{key}.png ({height},{width},{channels}) {_COMPRESSION}\n')
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._meta.close()
+        if kind is None:
+            self._environment.sync(True)
+        self._environment.close()
+        if kind is None:
+            os.rename(self._partial, self._path)
+        else:
+            shutil.rmtree(self._partial)

@@ -1,0 +1,110 @@
+"""One entry of a data set's `sources`: pairs, or clean images to degrade on the fly, of one degradation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lorair_arch.data.checks import check_keys
+from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.pairing import compile_match, load_pair, pair_keys
+from lorair_arch.data.stores import Store, listing, open_store, read_meta_info
+from lorair_arch.errors import DataError, OptionsError
+
+SOURCE_KEYS = ('degradation', 'dataroot_lq', 'dataroot_gt', 'meta_info_file', 'match', 'degrade', 'weight')
+
+
+class Source:
+    """Images of one degradation, in the natural order of their names.
+
+    Args:
+        options: `dataroot_gt` and either `dataroot_lq` (a folder or an LMDB each) or `degrade` (see
+            `degradations.build_degradation`). `degradation` names the class; by default it is the type of `degrade`.
+            `meta_info_file` restricts the source to the ground truths it lists. `match` is a regular expression whose
+            group is what the names of a pair have in common; several inputs may share one ground truth.
+        where: the key that holds the options, for messages.
+
+    Attributes:
+        degradation: name of the class.
+        weight: relative probability of being drawn in training, or None.
+        degrade: function `(image, rng) -> image`, or None for pairs.
+
+    Raises:
+        OptionsError: if the options are wrong or contradict each other.
+        DataError: if files are missing, or have no partner.
+    """
+
+    def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        options = _checked(options, where)
+        self.degrade = build_degradation(options['degrade'], f'{where}.degrade') if 'degrade' in options else None
+        self.degradation = options.get('degradation', options.get('degrade', {}).get('type'))
+        if not isinstance(self.degradation, str):
+            raise OptionsError(f'{where}: degradation (the name of the class) is missing')
+        self.weight = options.get('weight')
+        self._gt = open_store(options['dataroot_gt'])
+        chosen = _chosen(options.get('meta_info_file'), self._gt)
+        if self.degrade:
+            self._lq = self._gt
+            self._pairs = [(key, key) for key in chosen or self._gt.keys]
+        else:
+            self._lq = open_store(options['dataroot_lq'])
+            pattern = compile_match(options.get('match'), f'{where}.match')
+            self._pairs = pair_keys(self._lq, self._gt, pattern, chosen)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def paths(self, index: int) -> tuple[str, str]:
+        """Gives the paths of the degraded and of the clean image; the same path twice if `degrade` is set."""
+        lq, gt = self._pairs[index]
+        return self._lq.path(lq), self._gt.path(gt)
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes a pair; if `degrade` is set, both are the clean image.
+
+        Returns:
+            lq and gt: RGB, uint8 or uint16 [H, W, 3].
+
+        Raises:
+            DataError: if one of them cannot be read, or if their sizes differ.
+        """
+        lq, gt = self._pairs[index]
+        if self.degrade:
+            clean = self._gt.load(gt)
+            return clean, clean
+        return load_pair(self._lq, lq, self._gt, gt)
+
+
+def _chosen(meta_info_file: str | None, gt: Store) -> list[str] | None:
+    if meta_info_file is None:
+        return None
+    keys = read_meta_info(meta_info_file)
+    missing = sorted(set(keys) - set(gt.keys))
+    if missing:
+        raise DataError(f"'{gt.root}' lacks {listing(missing)}, which '{meta_info_file}' lists")
+    return keys
+
+
+def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Gives the options that are not null, or raises an OptionsError."""
+    if not isinstance(options, Mapping):
+        raise OptionsError(f'{where}: expected a mapping with degradation and dataroot_gt, found {options!r}')
+    check_keys(options, SOURCE_KEYS, where)
+    options = {key: value for key, value in options.items() if value is not None}
+    if 'dataroot_gt' not in options:
+        raise OptionsError(f'{where}: dataroot_gt (the folder or LMDB of the ground truths) is missing')
+    for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
+        if not isinstance(options.get(key, ''), str):
+            raise OptionsError(f'{where}.{key}: expected a path, found {options[key]!r}')
+    if ('dataroot_lq' in options) == ('degrade' in options):
+        raise OptionsError(f'{where}: give either dataroot_lq (pairs) or degrade (clean images, degraded on the fly)')
+    if 'match' in options and 'degrade' in options:
+        raise OptionsError(f'{where}: match pairs the images of two folders; remove it or degrade')
+    if options.get('dataroot_lq') == options['dataroot_gt']:
+        raise OptionsError(f"{where}: dataroot_lq and dataroot_gt are both '{options['dataroot_gt']}'")
+    weight = options.get('weight', 1)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e9:
+        raise OptionsError(f'{where}.weight: expected a number above 0, found {weight!r}')
+    return options

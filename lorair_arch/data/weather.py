@@ -1,0 +1,146 @@
+"""Degradations that come from the weather: rain, haze, snow and drops on the lens.
+
+Every function takes an RGB image (float32 [H, W, 3] in [0, 1]), a NumPy generator and `(low, high)` ranges, draws its
+parameters uniformly from the ranges, and returns a new image of the same shape and range.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .camera import Range, line_kernel
+
+
+def rain(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    density: Range = (0.002, 0.008),
+    length: Range = (20, 50),
+    angle: Range = (60, 120),
+    intensity: Range = (0.5, 0.9),
+) -> np.ndarray:
+    """Adds rain streaks: sparse noise, blurred along one direction, screened over the image.
+
+    Sources: Garg and Nayar, "Photorealistic Rendering of Rain Streaks", SIGGRAPH 2006 (drops appear as streaks along
+    their path, brighter than what is behind); Yang et al., "Deep Joint Rain Detection and Removal", CVPR 2017
+    (Rain100L/H: streak layers added to the clean image). Each image has one direction, as in Rain100L.
+
+    Args:
+        image: RGB, float32 [H, W, 3] in [0, 1].
+        rng: the only source of randomness.
+        density: share of pixels in which a streak is centred.
+        length: length of the streaks in pixels.
+        angle: direction of fall in degrees, counter-clockwise from horizontal (90 is vertical).
+        intensity: opacity of the brightest streaks (0 to 1).
+    """
+    amount, longest, direction = rng.uniform(*density), rng.uniform(*length), rng.uniform(*angle)
+    opacity = np.float32(rng.uniform(*intensity))
+    for near in (1, 0.6, 0.35):
+        # Far drops are smaller, fainter and more numerous; the ends of every streak fade out.
+        streak = line_kernel(longest * near, direction)
+        streak = cv2.GaussianBlur(streak, (0, 0), 0.7 * near) * _window(streak.shape[0])
+        layer = _scatter(image.shape, rng, amount / near, streak / streak.max())
+        image = _screen(image, opacity * np.float32(near) * layer)
+    return image
+
+
+def haze(
+    image: np.ndarray, rng: np.random.Generator, beta: Range = (0.6, 1.8), airlight: Range = (0.7, 1)
+) -> np.ndarray:
+    """Adds haze by atmospheric scattering: J * t + A * (1 - t), t = exp(-beta * depth).
+
+    Source: Li et al., "Benchmarking Single-Image Dehazing and Beyond" (RESIDE), TIP 2019: its ranges of beta and A.
+    The depth, in [0, 1], is made up: it grows from the bottom to the top, with smooth bumps.
+
+    Args:
+        image: RGB, float32 [H, W, 3] in [0, 1].
+        rng: the only source of randomness.
+        beta: scattering coefficient, per unit of depth.
+        airlight: A, brightness of the haze itself (0 to 1).
+    """
+    height, width = image.shape[:2]
+    bumps = cv2.resize(rng.random((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    ramp = np.linspace(1, 0, height, dtype=np.float32)[:, None]
+    depth = np.clip(0.2 + 0.5 * ramp + 0.4 * bumps, 0, 1)[..., None]
+    seen = np.exp(-np.float32(rng.uniform(*beta)) * depth)
+    return np.clip(image * seen + np.float32(rng.uniform(*airlight)) * (1 - seen), 0, 1)
+
+
+def snow(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    density: Range = (0.004, 0.016),
+    size: Range = (1, 4),
+    intensity: Range = (0.6, 1),
+) -> np.ndarray:
+    """Lays three layers of snowflakes, small to large, over the image: y * (1 - z) + a * z, with a near white.
+
+    Source: Liu et al., "DesnowNet: Context-Aware Deep Network for Snow Removal" (Snow100K), TIP 2018.
+
+    Args:
+        image: RGB, float32 [H, W, 3] in [0, 1].
+        rng: the only source of randomness.
+        density: share of pixels in which a flake of the smallest size is centred; larger flakes are rarer.
+        size: radius of the flakes of the middle layer in pixels.
+        intensity: opacity of the brightest flakes (0 to 1).
+    """
+    amount, middle, opacity = rng.uniform(*density), rng.uniform(*size), np.float32(rng.uniform(*intensity))
+    angle = rng.uniform(45, 135)
+    for scale in (0.5, 1, 2):
+        radius = middle * scale
+        # A flake is a soft disc, drawn out a little along its fall.
+        flake = cv2.GaussianBlur(np.pad(line_kernel(2 * radius, angle), int(3 * radius) + 1), (0, 0), radius / 2)
+        layer = _scatter(image.shape, rng, amount * (0.5 / scale) ** 2, flake / flake.max())
+        image = _screen(image, opacity * layer)
+    return image
+
+
+def raindrop(
+    image: np.ndarray, rng: np.random.Generator, number: Range = (10, 40), radius: Range = (3, 12)
+) -> np.ndarray:
+    """Puts drops on the lens: inside the mask M the image is the background upside down and blurred.
+
+    Source: Qian et al., "Attentive Generative Adversarial Network for Raindrop Removal", CVPR 2018:
+    I = (1 - M) * B + R, where R is what a drop gathers from a wide angle of the scene.
+
+    Args:
+        image: RGB, float32 [H, W, 3] in [0, 1].
+        rng: the only source of randomness.
+        number: number of drops in an image of 256 x 256 pixels; more in a larger one.
+        radius: radius of the drops in pixels.
+    """
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), np.float32)
+    for _ in range(round(rng.uniform(*number) * height * width / 256**2)):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        across = rng.uniform(*radius)
+        axes = round(across), round(across * rng.uniform(1, 1.5))
+        cv2.ellipse(mask, (round(x), round(y)), axes, rng.uniform(-15, 15), 0, 360, 1.0, -1)
+    mask = cv2.GaussianBlur(mask, (0, 0), 1.5)[..., None]
+    behind = cv2.GaussianBlur(image, (0, 0), 6)[::-1, ::-1]
+    return np.clip(image * (1 - mask) + mask * (0.1 + 0.9 * behind), 0, 1)
+
+
+def _scatter(shape: tuple[int, ...], rng: np.random.Generator, density: float, stamp: np.ndarray) -> np.ndarray:
+    """Stamps [k, k] at random places, in a share `density` of the pixels, each with its own brightness.
+
+    Returns:
+        float32 [H, W, 1] in [0, 1].
+    """
+    margin = stamp.shape[0] // 2  # so that stamps enter from outside the image too
+    size = shape[0] + 2 * margin, shape[1] + 2 * margin
+    layer = np.where(rng.random(size) < density, rng.random(size) ** 1.5, 0).astype(np.float32)
+    layer = cv2.filter2D(layer, -1, stamp, borderType=cv2.BORDER_CONSTANT)
+    return np.clip(layer[margin : margin + shape[0], margin : margin + shape[1], None], 0, 1)
+
+
+def _window(size: int) -> np.ndarray:
+    """Falls from 1 at the centre to 0 at the radius: float32 [size, size]."""
+    distance = np.hypot(*np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j])
+    return np.cos(np.clip(distance, 0, 1) * np.pi / 2).astype(np.float32)
+
+
+def _screen(image: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    """Composes light over light: 1 - (1 - image) * (1 - layer)."""
+    return 1 - (1 - image) * (1 - layer)

@@ -1,0 +1,203 @@
+"""Folders, pairing and the options of a source."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lorair_arch.data.sources import Source
+from lorair_arch.data.stores import Folder, natural_sort, open_store
+from lorair_arch.errors import DataError, OptionsError
+from tests.photos import photo, write, write_pairs
+
+
+def source(options, **more):
+    return Source({'degradation': 'rain', **options, **more}, 'sources[0]')
+
+
+def raises(error, message, options, **more):
+    with pytest.raises(error) as caught:
+        source(options, **more)
+    assert message in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_pairs_from_folders_in_natural_order(tmp_path):
+    pairs = source(write_pairs(tmp_path))
+    assert [os.path.basename(pairs.paths(i)[1]) for i in range(len(pairs))] == ['img1.png', 'img2.png', 'img10.png']
+    lq, gt = pairs.load(2)
+    assert np.array_equal(gt, photo(2)) and np.array_equal(lq, photo(2)[::-1])
+
+
+def test_natural_sort():
+    assert natural_sort(['b', 'a10b2', 'a2', 'a10b10', '10', '9']) == ['9', '10', 'a2', 'a10b2', 'a10b10', 'b']
+
+
+def test_extensions_may_differ(tmp_path):
+    write(tmp_path / 'lq' / 'A.JPG', photo())
+    write(tmp_path / 'gt' / 'A.bmp', photo())
+    pairs = source({'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')})
+    assert pairs.paths(0) == (str(tmp_path / 'lq' / 'A.JPG'), str(tmp_path / 'gt' / 'A.bmp'))
+
+
+def test_subfolders_other_files_links_and_odd_names(tmp_path):
+    odd = 'Größe 日本 & (1).v2'
+    roots = write_pairs(tmp_path, ('a/1', 'b/1', odd, 'x' * 200))
+    (tmp_path / 'lq' / 'Thumbs.db').write_bytes(b'')
+    (tmp_path / 'lq' / '._a.png').write_bytes(b'')
+    (tmp_path / 'lq' / 'a' / 'again').symlink_to(tmp_path / 'lq')
+    (tmp_path / 'linked').symlink_to(tmp_path / 'gt')
+    pairs = source(roots, dataroot_gt=str(tmp_path / 'linked'))
+    assert [os.path.relpath(pairs.paths(i)[0], tmp_path / 'lq') for i in range(len(pairs))] == [
+        f'{odd}.png', 'a/1.png', 'b/1.png', f'{"x" * 200}.png'
+    ]  # fmt: skip
+    assert np.array_equal(pairs.load(0)[1], photo(2))
+
+
+def test_match_pairs_by_what_names_share(tmp_path):
+    for name in ('0001_0.8_0.2.jpg', '0001_0.9_0.1.jpg', '0002_0.8_0.2.jpg'):
+        write(tmp_path / 'lq' / name, photo())
+    for name in ('0001.png', '0002.png'):
+        write(tmp_path / 'gt' / name, photo())
+    roots = {'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')}
+    pairs = source(roots, match=r'^(\d+)')
+    assert [os.path.basename(pairs.paths(i)[1]) for i in range(3)] == ['0001.png', '0001.png', '0002.png']
+    raises(DataError, f"match: '_(x)' finds nothing in the name '0001' of '{tmp_path / 'gt'}'", roots, match='_(x)')
+    raises(DataError, "would both be the ground truth of '000'", roots, match=r'(\d\d\d)')
+    raises(OptionsError, "sources[0].match: '(' is not a regular expression", roots, match='(')
+    raises(OptionsError, 'sources[0].match: expected a regular expression with one group', roots, match='a')
+
+
+def test_meta_info_file_selects(tmp_path):
+    roots = write_pairs(tmp_path)
+    (tmp_path / 'lq' / 'img1.png').unlink()
+    meta = tmp_path / 'meta.txt'
+    meta.write_text('img10.png (48,40,3)\nimg2.png (48,40,3)\n\n')
+    chosen = source(roots, meta_info_file=str(meta))
+    assert [os.path.basename(chosen.paths(i)[0]) for i in range(len(chosen))] == ['img2.png', 'img10.png']
+    clean = source({'dataroot_gt': roots['dataroot_gt']}, degrade={'type': 'noise'}, meta_info_file=str(meta))
+    assert len(clean) == 2
+
+    meta.write_text('img1.png\nimg3.png\n')
+    raises(DataError, f"'{tmp_path / 'gt'}' lacks 'img3', which '{meta}' lists", roots, meta_info_file=str(meta))
+    meta.write_text('no extension\n')
+    raises(DataError, f"'{meta}', line 1: expected 'name.png (height,width", roots, meta_info_file=str(meta))
+    meta.write_text('')
+    raises(DataError, f"'{meta}' lists no images", roots, meta_info_file=str(meta))
+    raises(DataError, "cannot read 'none.txt': No such file", roots, meta_info_file='none.txt')
+
+
+def test_clean_images_are_read_once(tmp_path, monkeypatch):
+    roots = write_pairs(tmp_path)
+    clean = source({'dataroot_gt': roots['dataroot_gt']}, degrade={'type': 'noise'})
+    reads = []
+    monkeypatch.setattr(Folder, 'read', lambda self, key: reads.append(key) or (tmp_path / 'gt/img1.png').read_bytes())
+    clean.load(0)
+    assert len(reads) == 1
+
+
+def test_degradation_defaults_to_the_type_of_degrade(tmp_path):
+    root = write_pairs(tmp_path)['dataroot_gt']
+    assert Source({'dataroot_gt': root, 'degrade': {'type': 'haze'}}, '').degradation == 'haze'
+    assert Source({'dataroot_gt': root, 'degrade': {'type': 'haze'}, 'degradation': 'fog'}, '').degradation == 'fog'
+
+
+def test_null_is_the_same_as_absent(tmp_path):
+    assert len(source(write_pairs(tmp_path), meta_info_file=None, weight=None, match=None, degrade=None)) == 3
+
+
+def test_unpaired_images(tmp_path):
+    roots = write_pairs(tmp_path)
+    for i in range(5):
+        write(tmp_path / 'lq' / f'more{i}.png', photo())
+    raises(
+        DataError,
+        f"no partner in '{tmp_path}/gt' for 'more0', 'more1', 'more2' and 2 more of '{tmp_path}/lq'; "
+        'the names of a pair must agree except for the extension, or set match',
+        roots,
+    )
+    (tmp_path / 'gt' / 'img1.png').unlink()
+    for i in range(5):
+        (tmp_path / 'lq' / f'more{i}.png').unlink()
+    raises(DataError, f"no partner in '{tmp_path}/gt' for 'img1' of '{tmp_path}/lq'", roots)
+
+
+def test_two_files_of_one_name(tmp_path):
+    roots = write_pairs(tmp_path)
+    write(tmp_path / 'gt' / 'img1.jpg', photo())
+    raises(DataError, f"'{tmp_path}/gt' holds both 'img1.jpg' and 'img1.png'; keep one of them", roots)
+
+
+def test_missing_and_empty_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    roots = write_pairs(tmp_path)
+    message = f"folder 'gone' does not exist (looked for from '{tmp_path}'); check the path"
+    raises(DataError, message, roots, dataroot_lq='gone')
+    os.mkdir('empty')
+    raises(DataError, "'empty' holds no images (.png, .jpg,", roots, dataroot_gt='empty')
+    (tmp_path / 'empty' / 'data.mdb').write_bytes(b'')
+    raises(DataError, "it is an LMDB: its name must end in '.lmdb'", roots, dataroot_gt='empty')
+
+
+def test_pair_of_different_sizes(tmp_path):
+    roots = write_pairs(tmp_path, ('a',))
+    write(tmp_path / 'lq' / 'a.png', photo(0, 20, 30))
+    with pytest.raises(DataError) as caught:
+        source(roots).load(0)
+    assert str(caught.value) == (
+        f"'{tmp_path}/lq/a.png' is 30 x 20 pixels but its ground truth '{tmp_path}/gt/a.png' is 40 x 48; "
+        'the images of a pair must have the same size'
+    )
+
+
+def test_a_file_that_vanishes(tmp_path):
+    pairs = source(write_pairs(tmp_path))
+    (tmp_path / 'lq' / 'img1.png').unlink()
+    with pytest.raises(DataError, match=r"^cannot read '.*/lq/img1\.png': No such file or directory$"):
+        pairs.load(0)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ([1], 'sources[0]: expected a mapping with degradation and dataroot_gt, found [1]'),
+        ({'dataroot_gtt': 'x'}, "sources[0]: unknown key 'dataroot_gtt'; did you mean 'dataroot_gt'?"),
+        ({'dataroot_lq': 'x'}, 'sources[0]: dataroot_gt (the folder or LMDB of the ground truths) is missing'),
+        ({'dataroot_gt': 'x'}, 'sources[0]: give either dataroot_lq (pairs) or degrade'),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'y', 'degrade': {'type': 'noise'}}, 'sources[0]: give either dataroot_lq'),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'x'}, "sources[0]: dataroot_lq and dataroot_gt are both 'x'"),
+        ({'dataroot_gt': 3, 'dataroot_lq': 'x'}, 'sources[0].dataroot_gt: expected a path, found 3'),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'y'}, 'sources[0]: degradation (the name of the class) is missing'),
+        ({'dataroot_gt': 'x', 'degrade': {'type': 'fog'}}, "sources[0].degrade.type: unknown degradation 'fog'"),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'y', 'weight': 0}, 'sources[0].weight: expected a number above 0'),
+        ({'dataroot_gt': 'x', 'degrade': {'type': 'noise'}, 'match': '(a)'}, 'sources[0]: match pairs the images of'),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(OptionsError) as caught:
+        Source(options, 'sources[0]')
+    assert message in str(caught.value)
+
+
+def test_store_of_a_folder(tmp_path):
+    write_pairs(tmp_path)
+    store = open_store(str(tmp_path / 'gt'))
+    assert store.keys == ['img1', 'img2', 'img10']
+    assert np.array_equal(store.load('img2'), photo(1))
+
+
+def test_the_examples_of_the_readme_are_valid():
+    text = (Path(__file__).parents[1] / 'datasets' / 'README.md').read_text()
+    sources = [
+        source
+        for block in re.findall(r'```yaml\n(.*?)```', text, re.DOTALL)
+        for phase in yaml.safe_load(block).get('datasets', {}).values()
+        for source in phase['sources']
+    ]
+    assert len(sources) == 4
+    for source in sources:
+        with pytest.raises(DataError, match=r"^folder 'datasets/.*' does not exist"):
+            Source(source, 'sources[0]')
