@@ -1,0 +1,7 @@
+"""python -m lorair_arch train|test ...: the `basicsr` command, for torchrun."""
+
+import sys
+
+from lorair_arch.cli import basicsr
+
+sys.exit(basicsr())

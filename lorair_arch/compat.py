@@ -1,0 +1,205 @@
+"""Every adjustment that BasicSR 1.4.2 needs on today's stack, in one place.
+
+`apply()` makes them all; each does nothing where it is not needed. Only the standard library is imported at module
+level, so that commands stay quick until they need PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+import types
+
+from lorair_arch.errors import OptionsError
+
+# torchvision's own schemas of the operators that its Python half registers fakes for on import.
+_MISSING_OPS = (
+    'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+)
+
+
+@functools.cache
+def apply() -> None:
+    """Makes BasicSR importable and able to train, resume and run distributed with or without a GPU."""
+    provide_distutils()
+    provide_torchvision_ops()
+    provide_functional_tensor()
+    from basicsr.utils import dist_util, options
+
+    dist_util.init_dist = options.init_dist = init_dist  # `options` has imported it by name
+    resume_without_gpu()
+    ddp_without_gpu()
+    tensors_without_gpu()
+
+
+def provide_distutils() -> None:
+    """`basicsr.archs.arch_util` compares versions with distutils, which Python 3.12 removed.
+
+    setuptools brings it back where it is installed; elsewhere the one class that is used is provided.
+    """
+    try:
+        import distutils.version  # noqa: F401
+    except ImportError:
+        from packaging.version import Version
+
+        package, module = types.ModuleType('distutils'), types.ModuleType('distutils.version')
+        package.version, package.__path__ = module, []
+        module.LooseVersion = Version
+        sys.modules.update({'distutils': package, 'distutils.version': module})
+
+
+def provide_torchvision_ops() -> None:
+    """A torchvision built for CUDA cannot load its operators beside a CPU build of torch, and its import then fails.
+
+    Neither BasicSR nor this package uses the operators; their schemas are enough for the import.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if 'operator torchvision::' not in str(error):
+            raise
+        import torch
+
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
+            del sys.modules[name]
+        provide_torchvision_ops.library = torch.library.Library('torchvision', 'FRAGMENT')  # lives as long as we do
+        for schema in _MISSING_OPS:
+            provide_torchvision_ops.library.define(schema)
+        import torchvision  # noqa: F401
+
+
+def provide_functional_tensor() -> None:
+    """`basicsr.data.degradations` imports `rgb_to_grayscale` from a module that torchvision 0.17 removed."""
+    name = 'torchvision.transforms.functional_tensor'
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        return
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    module = types.ModuleType(name)
+    module.rgb_to_grayscale = rgb_to_grayscale
+    sys.modules[name] = module
+
+
+def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **kwargs) -> None:
+    """Replaces `basicsr.utils.dist_util.init_dist`, which needs NCCL and divides by the number of GPUs.
+
+    Processes get the GPU of their local rank (BasicSR's `rank % num_gpus` is wrong on nodes with unequal numbers of
+    processes), or gloo where there is no GPU.
+
+    Args:
+        launcher: 'pytorch' (torchrun sets the environment) or 'slurm'.
+        backend: Used where a GPU is available; 'gloo' keeps the processes on the CPU there too.
+        port: Master port, SLURM only; default: MASTER_PORT of the environment, else 29500.
+
+    Raises:
+        OptionsError: If the launcher's environment is missing or there are more processes than GPUs.
+    """
+    import torch
+
+    if launcher == 'slurm':
+        _environment_from_slurm(port)
+    elif launcher != 'pytorch':
+        raise OptionsError(f"--launcher: found {launcher!r}, expected 'pytorch' or 'slurm'")
+    if 'RANK' not in os.environ:
+        raise OptionsError(
+            '--launcher pytorch: the variable RANK is not set; start the processes with '
+            'torchrun --nproc_per_node=N -m lorair_arch train -opt FILE --launcher pytorch'
+        )
+    if backend == 'nccl' and torch.cuda.is_available():
+        local_rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise OptionsError(
+                f'--launcher {launcher}: process {local_rank} of this machine has no GPU of its own, only {gpus} are '
+                f'available; start at most {gpus} processes here'
+            )
+        torch.cuda.set_device(local_rank)
+        # NCCL is not safe with forked data workers (PyTorch's notes on DistributedDataParallel).
+        if torch.multiprocessing.get_start_method(allow_none=True) is None:
+            torch.multiprocessing.set_start_method('spawn')
+    else:
+        backend = 'gloo'
+    torch.distributed.init_process_group(backend=backend, **kwargs)
+
+
+def _environment_from_slurm(port: int | None) -> None:
+    """Sets torch.distributed's variables from those that SLURM gives to each task."""
+    if 'SLURM_PROCID' not in os.environ:
+        raise OptionsError('--launcher slurm: the variable SLURM_PROCID is not set; start the command with srun')
+    nodes = os.environ['SLURM_NODELIST']
+    hosts = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
+
+
+def resume_without_gpu() -> None:
+    """`basicsr.train.load_resume_state` asks for the current GPU and maps every tensor to it."""
+    import basicsr.train
+
+    from lorair_arch.resume import load_resume_state
+
+    basicsr.train.load_resume_state = load_resume_state
+
+
+def ddp_without_gpu() -> None:
+    """`BaseModel.model_to_device` builds DistributedDataParallel with the ids of CUDA devices."""
+    from basicsr.models.base_model import BaseModel
+    from torch.nn.parallel import DistributedDataParallel
+
+    original = BaseModel.model_to_device
+
+    @functools.wraps(original)
+    def model_to_device(self, net):
+        if not self.opt['dist'] or self.device.type != 'cpu':
+            return original(self, net)
+        unused = self.opt.get('find_unused_parameters', False)
+        return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
+
+    BaseModel.model_to_device = model_to_device
+
+
+def tensors_without_gpu() -> None:
+    """Some model classes of BasicSR write `.cuda()` and `device='cuda'` instead of `self.device`."""
+    import torch
+    from basicsr.models import realesrgan_model, realesrnet_model, video_base_model, video_recurrent_model
+
+    if torch.cuda.is_available():
+        return
+    for owner, names in (
+        (realesrgan_model.RealESRGANModel, ('__init__', '_dequeue_and_enqueue')),
+        (realesrnet_model.RealESRNetModel, ('__init__', '_dequeue_and_enqueue')),
+        (video_base_model.VideoBaseModel, ('dist_validation',)),
+        (video_recurrent_model.VideoRecurrentModel, ('dist_validation',)),
+    ):
+        for name in names:
+            setattr(owner, name, _on_cpu(getattr(owner, name)))
+
+
+def _on_cpu(method):
+    """Wraps a method so that within it 'cuda' means the CPU."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class CudaMeansCpu(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.cuda:
+                return args[0]
+            kwargs = dict(kwargs or {})
+            if kwargs.get('device') == 'cuda':
+                kwargs['device'] = 'cpu'
+            return function(*args, **kwargs)
+
+    @functools.wraps(method)
+    def wrapper(*args, **kwargs):
+        with CudaMeansCpu():
+            return method(*args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,96 @@
+"""What a user reads while a command runs, and what goes to the log file alone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import sys
+from collections.abc import Callable, Iterator
+
+_LOGGERS = ('basicsr', 'lorair_arch')
+# Functions of BasicSR whose messages describe the program rather than its progress.
+_FILE_ONLY = {
+    *('build_dataset', 'build_dataloader', 'build_network', 'build_loss', 'build_model'),
+    *('print_network', 'load_network', 'init_training_settings'),
+}
+_PIPELINES = {'train_pipeline', 'test_pipeline'}
+_PIPELINE_LINES = ('Resuming training', 'End of training', 'Testing')
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes lines to stderr without tearing a progress bar apart."""
+
+    def __init__(self, level: int = logging.INFO) -> None:
+        super().__init__(level)
+        self.addFilter(_wanted)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        message = record.getMessage().rstrip()
+        prefix = '' if record.levelno <= logging.INFO else f'{record.levelname.lower()}: '
+        tqdm.write(prefix + message, file=sys.stderr)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    if record.levelno > logging.INFO:
+        # Some model classes of BasicSR's mix up their best values then; it says so at every validation.
+        return not record.getMessage().startswith('Multiple validation datasets')
+    if record.funcName in _PIPELINES:
+        return record.getMessage().startswith(_PIPELINE_LINES)
+    return record.funcName not in _FILE_ONLY
+
+
+def to_console(level: int = logging.INFO) -> None:
+    """Sends the messages of this package and of BasicSR to stderr, and nowhere else."""
+    for name in _LOGGERS:
+        _set(logging.getLogger(name), [ConsoleHandler(level)], level, propagate=False)
+
+
+def _set(logger: logging.Logger, handlers: list[logging.Handler], level: int, propagate: bool) -> None:
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def session(rank: int = 0) -> Iterator[Callable[..., logging.Logger]]:
+    """Takes over the logging of one run of BasicSR's pipeline and gives it back, so that runs do not mix.
+
+    The console of the first process shows progress, that of the others errors alone. What is logged before the log
+    file has a name is kept for it; Python's warnings go there alone.
+
+    Args:
+        rank: Number of this process.
+
+    Yields:
+        A function in place of `basicsr.utils.get_root_logger`; its `log_file` starts the file.
+    """
+    from basicsr.utils.logger import initialized_logger
+
+    loggers = [logging.getLogger(name) for name in (*_LOGGERS, 'py.warnings')]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    to_console(logging.INFO if rank == 0 else logging.ERROR)
+    memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    loggers[-1].propagate = False
+    for logger in loggers:
+        logger.addHandler(memory)
+    logging.captureWarnings(True)
+    initialized_logger['basicsr'] = True  # BasicSR's own function then adds no handlers
+
+    def get_root_logger(logger_name='basicsr', log_level=logging.INFO, log_file=None):
+        if log_file is not None and rank == 0:
+            memory.setTarget(logging.FileHandler(log_file, 'w', encoding='utf-8'))
+            memory.target.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+            memory.flushLevel = logging.NOTSET  # from here on every line is written at once
+        return logging.getLogger(logger_name)
+
+    try:
+        yield get_root_logger
+    finally:
+        initialized_logger.pop('basicsr')
+        logging.captureWarnings(False)
+        if memory.target:
+            memory.target.close()
+        for state in before:
+            _set(*state)

@@ -1,0 +1,148 @@
+"""Data loaders for BasicSR's loop: exact epochs, randomness that repeats, validation split over the processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from basicsr.data import build_dataloader as build_basicsr_dataloader
+from basicsr.data import build_dataset as build_basicsr_dataset
+from basicsr.data.prefetch_dataloader import CUDAPrefetcher as BasicSRCUDAPrefetcher
+from torch.utils.data import DataLoader, Dataset
+
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset
+from lorair_arch.data.sampler import EpochSampler, SeededDataset
+from lorair_arch.errors import DataError, LoRAIRError
+
+# What data sets of BasicSR and others raise when a file is missing, has no partner, or is no image.
+_MISTAKES = (AssertionError, AttributeError, TypeError, ValueError, OSError, cv2.error)
+
+
+def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
+    """Builds a data set; what BasicSR's own data sets refuse becomes a `DataError` that names the data set."""
+    try:
+        dataset = build_basicsr_dataset(dataset_opt)
+    except LoRAIRError:
+        raise
+    except _MISTAKES as error:
+        raise DataError(f'data set {dataset_opt["name"]}: {error}') from error
+    if len(dataset) == 0:
+        raise DataError(f'data set {dataset_opt["name"]}: there are no images in it; check its paths')
+    return dataset if isinstance(dataset, AllInOneDataset) else _Named(dataset)
+
+
+class _Named(Dataset):
+    """Any other data set, with the names of the files in the message when a sample cannot be read."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # asked for while unpickling, when there is none yet
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except LoRAIRError:
+            raise
+        except _MISTAKES as error:
+            paths = getattr(self.dataset, 'paths', None)
+            files = paths[index] if isinstance(paths, list) and index < len(paths) else ''
+            files = ' or '.join(map(str, files.values())) if isinstance(files, dict) else files or f'sample {index}'
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise DataError(
+                f'data set {self.opt["name"]}: {files} cannot be used ({reason}); check the files'
+            ) from error
+
+
+def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tuple[DataLoader, EpochSampler]:
+    """Builds the loader of the training set.
+
+    Every sample is a function of (manual_seed, epoch, index), whatever the number of workers and however often the
+    training was resumed. `len(loader)` is the number of iterations of an epoch.
+
+    Args:
+        opt: All options, `manual_seed`, `world_size`, `rank`, `num_gpu` and `dist` filled in.
+        dataset_opt: Those of the training set.
+
+    Returns:
+        The loader and its sampler, with which BasicSR's loop sets the epoch.
+
+    Raises:
+        DataError: The data set cannot be built or does not fill one batch.
+    """
+    dataset = build_dataset(dataset_opt)
+    if not isinstance(dataset, AllInOneDataset):
+        dataset = SeededDataset(dataset, opt['manual_seed'])
+    sampler = EpochSampler(
+        dataset, opt['world_size'], opt['rank'], dataset_opt.get('dataset_enlarge_ratio', 1), seed=opt['manual_seed']
+    )
+    loader = build_basicsr_dataloader(
+        dataset, dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
+    )
+    if len(loader) == 0:
+        raise DataError(
+            f'data set {dataset_opt["name"]}: {len(dataset)} images do not fill one batch of '
+            f'{loader.batch_size} in each of {opt["world_size"]} process(es); lower batch_size_per_gpu or raise '
+            'dataset_enlarge_ratio'
+        )
+    loader.generator = torch.Generator()  # else every epoch draws a number from the training's random state
+    return loader, sampler
+
+
+def build_val_loader(dataset: Dataset, opt: dict[str, Any], split: bool) -> DataLoader:
+    """Builds the loader of a validation or test set: one image a batch, in order.
+
+    Args:
+        dataset: The set.
+        opt: All options.
+        split: Gives this process its share alone (every `world_size`-th image, nothing twice) for model classes that
+            gather the results; others want the whole set.
+    """
+    indices = range(opt['rank'], len(dataset), opt['world_size']) if split else range(len(dataset))
+    pin_memory = dataset.opt.get('pin_memory', False)
+    return DataLoader(dataset, batch_size=1, sampler=indices, pin_memory=pin_memory, generator=torch.Generator())
+
+
+class CPUPrefetcher:
+    """Takes batches from a loader; unlike BasicSR's it starts the workers once an epoch, after the epoch is set."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def reset(self) -> None:
+        self.batches = iter(self.loader)
+
+    def next(self) -> dict[str, Any] | None:
+        return next(self.batches, None)
+
+
+class CUDAPrefetcher(BasicSRCUDAPrefetcher):
+    """Copies the next batch to the GPU ahead of time; like `CPUPrefetcher` it starts with `reset`."""
+
+    def __init__(self, loader: DataLoader, opt: dict[str, Any]) -> None:
+        self.ori_loader, self.opt = loader, opt
+        self.stream = torch.cuda.Stream()
+        self.device = torch.device('cuda')
+
+
+@contextlib.contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Gives the random states back as they were, so that a validation leaves no trace in the training."""
+    import random
+
+    import numpy as np
+
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])

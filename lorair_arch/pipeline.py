@@ -1,0 +1,196 @@
+"""Runs BasicSR's training and test pipelines with this package's options, loaders, resuming and console."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import basicsr.test
+import basicsr.train
+import basicsr.utils.misc
+import torch.distributed as dist
+from basicsr.models import build_model
+from basicsr.utils import get_time_str, set_random_seed
+from basicsr.utils.dist_util import get_dist_info, init_dist
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from lorair_arch import console, loaders
+from lorair_arch.resume import load_resume_state
+from lorair_arch.utils.options import load_options
+
+logger = logging.getLogger('lorair_arch')
+
+
+def run(
+    command: str,
+    file: str | os.PathLike,
+    *,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
+    force_yml: Sequence[str] = (),
+) -> None:
+    """Trains or tests what an options file describes; results go under the current folder.
+
+    Args:
+        command: 'train' or 'test'.
+        file: The options file (YAML).
+        launcher: 'none', 'pytorch' (the process was started by torchrun) or 'slurm'.
+        auto_resume: Continue the experiment from its newest state, if there is one.
+        debug: BasicSR's debug mode: short intervals, the name starts with 'debug_'.
+        force_yml: Changes to the options, such as 'train:total_iter=1000'.
+
+    Raises:
+        LoRAIRError: The options, the data or the files of weights are wrong; nothing of an old experiment is lost.
+    """
+    root = os.getcwd()
+    opt = load_options(
+        file, command == 'train', root, force_yml, debug=debug, auto_resume=auto_resume, launcher=launcher
+    )
+    if opt['dist'] and not dist.is_initialized():
+        backend = 'nccl' if opt['num_gpu'] else 'gloo'
+        init_dist(launcher, backend, **(opt.get('dist_params') or {} if launcher == 'slurm' else {}))
+    opt['rank'], opt['world_size'] = get_dist_info()
+    with console.session(opt['rank']) as get_root_logger:
+        job = (_Training if command == 'train' else _Test)(opt, str(file))
+        module = basicsr.train if command == 'train' else basicsr.test
+        names = {name: getattr(job, name) for name in job.replaces} | {'get_root_logger': get_root_logger}
+        with _replaced(module, names), _replaced(basicsr.utils.misc, {'mkdir_and_rename': job.renew_folder}):
+            getattr(module, f'{command}_pipeline')(root)
+        if command == 'test':
+            logger.info(f'results in {os.path.relpath(opt["path"]["results_root"])}')
+    if opt['dist']:
+        dist.destroy_process_group()
+
+
+class _Job:
+    """What both pipelines have in common; each name of `replaces` takes the place of BasicSR's function."""
+
+    replaces = ('parse_options', 'build_dataset', 'build_model')
+    hint = ''
+    build_dataset = staticmethod(loaders.build_dataset)
+
+    def __init__(self, opt: dict[str, Any], file: str) -> None:
+        self.opt, self.file = opt, file
+        self.own_model = getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False)
+
+    def parse_options(self, root_path: str, is_train: bool) -> tuple[dict[str, Any], argparse.Namespace]:
+        return self.opt, argparse.Namespace(opt=self.file)
+
+    def renew_folder(self, path: str) -> None:
+        """Makes an empty folder for the results; an old one is kept under another name."""
+        kept = _keep(path)
+        if kept:
+            logger.info(f'{os.path.relpath(path)} existed; it is kept as {os.path.relpath(kept)}{self.hint}')
+        os.makedirs(path)
+
+    def seed(self, default: int | None = None) -> None:
+        """Seeds this process, the same way in every process where the options give no seed."""
+        opt = self.opt
+        if opt['manual_seed'] is None:
+            drawn = [random.randint(1, 10000) if default is None else default]
+            if opt['dist']:
+                dist.broadcast_object_list(drawn)
+            opt['manual_seed'] = drawn[0]
+        set_random_seed(opt['manual_seed'] + opt['rank'])
+        for dataset_opt in opt['datasets'].values():
+            if dataset_opt['type'] == 'AllInOneDataset':
+                dataset_opt.setdefault('seed', opt['manual_seed'])
+
+
+class _Test(_Job):
+    replaces = (*_Job.replaces, 'build_dataloader')
+    build_model = staticmethod(build_model)
+
+    def parse_options(self, root_path: str, is_train: bool) -> tuple[dict[str, Any], argparse.Namespace]:
+        self.seed()
+        return super().parse_options(root_path, is_train)
+
+    def build_dataloader(self, dataset, dataset_opt, **_):
+        return loaders.build_val_loader(dataset, self.opt, split=self.own_model)
+
+
+class _Training(_Job):
+    replaces = (
+        *_Job.replaces,
+        *('load_resume_state', 'create_train_val_dataloader', 'mkdir_and_rename', 'CPUPrefetcher', 'CUDAPrefetcher'),
+    )
+    CPUPrefetcher, CUDAPrefetcher = loaders.CPUPrefetcher, loaders.CUDAPrefetcher
+    hint = ' (--auto_resume continues instead)'
+
+    def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
+        self.state = load_resume_state(opt)
+        self.seed((self.state or {}).get('manual_seed'))
+        return self.state
+
+    @staticmethod
+    def mkdir_and_rename(path: str) -> None:
+        _keep(path)  # TensorBoard's folder, which moves along with the experiment
+
+    def create_train_val_dataloader(self, opt: dict[str, Any], _) -> tuple:
+        """Builds all loaders and tells BasicSR's loop how many epochs there are; sets the place to continue at."""
+        val_loaders = []
+        for phase, dataset_opt in opt['datasets'].items():
+            if phase == 'train':
+                train_loader, sampler = loaders.build_train_loader(opt, dataset_opt)
+            else:
+                dataset = loaders.build_dataset(dataset_opt)
+                val_loaders.append(loaders.build_val_loader(dataset, opt, split=self.own_model))
+        per_epoch, total = len(train_loader), int(opt['train']['total_iter'])
+        if self.state:
+            self.state['epoch'], done = divmod(self.state['iter'], per_epoch)
+            sampler.start = done * train_loader.batch_size
+        logger.info(
+            f'{opt["name"]}: {len(train_loader.dataset)} images, {total} iterations, {per_epoch} an epoch, '
+            f'{train_loader.batch_size * opt["world_size"]} images each; log and weights in '
+            f'{os.path.relpath(opt["path"]["experiments_root"])}'
+        )
+        # BasicSR's loop runs one epoch more than it is told.
+        return train_loader, sampler, val_loaders, math.ceil(total / per_epoch) - 1, total
+
+    def build_model(self, opt: dict[str, Any]):
+        """Builds the model; it then validates once for each iteration and without a trace in the random states.
+
+        At its end BasicSR's loop validates again what it may just have validated, and counts one iteration too many.
+        """
+        model = build_model(opt)
+        validate, done = model.validation, {}
+
+        def validation(dataloader, current_iter, tb_logger, save_img=False):
+            current_iter = min(current_iter, int(opt['train']['total_iter']))
+            if done.get(id(dataloader)) != current_iter:
+                with loaders.random_states_kept():
+                    validate(dataloader, current_iter, tb_logger, save_img)
+                done[id(dataloader)] = current_iter
+
+        model.validation = validation
+        return model
+
+
+def _keep(path: str) -> str | None:
+    """Gives a folder another name, if it exists; returns the name."""
+    if not os.path.exists(path):
+        return None
+    archived = f'{path}_archived_{get_time_str()}'
+    names = (archived, *(f'{archived}_{i}' for i in range(1, 1000)))
+    kept = next(name for name in names if not os.path.exists(name))
+    os.rename(path, kept)
+    return kept
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, names: dict[str, Any]) -> Iterator[None]:
+    """Gives names of a module other values for a while."""
+    before = {name: getattr(module, name) for name in names}
+    vars(module).update(names)
+    try:
+        yield
+    finally:
+        vars(module).update(before)

@@ -1,0 +1,87 @@
+"""Finds and reads the state from which a training continues."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+from lorair_arch.errors import CheckpointError
+from lorair_arch.utils.files import load_file
+
+logger = logging.getLogger('lorair_arch')
+
+
+def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """Reads `path.resume_state`, or with `auto_resume` the newest sound state of the experiment.
+
+    Takes the place of BasicSR's function: tensors go to the CPU, nothing unsafe is unpickled, damaged files are passed
+    over. Model classes with `restores_own_weights` load their networks themselves; for the others BasicSR's
+    `check_resume` turns the `path.pretrain_network_*` options to the networks that were saved along.
+
+    Args:
+        opt: The options; `path.resume_state` is set to the file that was found (None: a fresh start).
+
+    Returns:
+        The state, or None for a fresh start.
+
+    Raises:
+        CheckpointError: The file is no training state, or none of the experiment's states is sound.
+    """
+    from basicsr.utils import check_resume
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    if opt['auto_resume']:
+        opt['path']['resume_state'] = _agreed(_newest_sound_state(opt) if opt['rank'] == 0 else None)
+    path = opt['path'].get('resume_state')
+    if path is None:
+        return None
+    state = _load_state(path)
+    if not getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it changes
+            check_resume(opt, state['iter'])
+    return state
+
+
+def _newest_sound_state(opt: dict[str, Any]) -> str | None:
+    states = Path(opt['path']['training_states']).glob('*.state')
+    numbered = sorted((int(path.stem), path) for path in states if path.stem.isdecimal())
+    for iteration, path in reversed(numbered):
+        try:
+            _load_state(path)
+            networks = list(Path(opt['path']['models']).glob(f'net_*_{iteration}.pth'))
+            for network in networks:
+                load_file(network)
+        except CheckpointError as error:
+            logger.warning(f'{error}; trying the state before it')
+            continue
+        if networks:
+            return str(path)
+        logger.warning(f'{path} has no networks in {opt["path"]["models"]}; trying the state before it')
+    if numbered:
+        raise CheckpointError(
+            f'none of the states in {opt["path"]["training_states"]} can be used; leave out --auto_resume to start '
+            'anew (the old folder is kept under another name)'
+        )
+    return None
+
+
+def _load_state(path: str | Path) -> dict[str, Any]:
+    state = load_file(path)
+    missing = {'epoch', 'iter', 'optimizers', 'schedulers'} - state.keys()
+    if missing:
+        raise CheckpointError(f'{path} is not a training state: it has no {", ".join(sorted(missing))}')
+    return state
+
+
+def _agreed(path: str | None) -> str | None:
+    """Gives every process the choice of the first one."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return path
+    choice = [path]
+    dist.broadcast_object_list(choice)
+    return choice[0]

@@ -1,0 +1,1 @@
+"""Checkpoints, options and comparison sheets."""

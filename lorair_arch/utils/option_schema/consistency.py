@@ -1,0 +1,97 @@
+"""Checks of an options file that need several of its keys, the files they name, or the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+
+from lorair_arch.utils.option_schema.specs import Report, show
+from lorair_arch.utils.option_schema.training import FINETUNE, PRETRAIN, ROUTER
+
+
+def check_machine(opt: dict[str, Any], launcher: str, report: Report) -> None:
+    """Compares `num_gpu` with the GPUs of this machine (in distributed runs each process takes one)."""
+    wanted, there = opt.get('num_gpu', 'auto'), torch.cuda.device_count()
+    if wanted != 'auto' and wanted > there and (launcher == 'none' or there == 0):
+        report('num_gpu', f'found {wanted}, expected at most {there}, as many as this machine has, or auto')
+
+
+def check_files(opt: dict[str, Any], made_before: bool, report: Report) -> None:
+    """Looks for every file and folder that the options name.
+
+    Args:
+        opt: The options.
+        made_before: Weights below `experiments/` may be missing: a training before this one will write them.
+        report: Takes the mistakes.
+    """
+    for where, path in _named_files(opt):
+        made = made_before and where.startswith('path.') and Path(path).parts[:1] == ('experiments',)
+        if not made and not os.path.exists(os.path.expanduser(path)):
+            report(where, f'found {show(path)}, which does not exist (looked for from {os.getcwd()})')
+
+
+def _named_files(opt: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in (opt.get('path') or {}).items():
+        if (key.startswith('pretrain_network') or key == 'resume_state') and isinstance(value, str):
+            yield f'path.{key}', value
+    for phase, dataset in opt['datasets'].items():
+        places = {f'datasets.{phase}': dataset}
+        for i, source in enumerate(dataset.get('sources') or []):
+            places[f'datasets.{phase}.sources[{i}]'] = source
+        for where, mapping in places.items():
+            for key, value in mapping.items():
+                if str(key).startswith(('dataroot', 'meta_info_file')) and isinstance(value, str):
+                    yield f'{where}.{key}', value
+
+
+def check_stage(opt: dict[str, Any], is_train: bool, report: Report) -> None:
+    """Checks what the networks, the weights, the data and the degradations of a stage have to do with each other."""
+    stage, path = opt['model_type'], opt.get('path') or {}
+    restorer, router = opt.get('network_g') or {}, opt.get('network_router') or {}
+    needed = {'router': not is_train or (stage != ROUTER and router)}
+    needed['g'] = stage != ROUTER and (not is_train or stage == FINETUNE)
+    for label, need in needed.items():
+        if need and not path.get(f'pretrain_network_{label}'):
+            report(f'path.pretrain_network_{label}', 'missing, expected a file of trained weights')
+    if stage == PRETRAIN and restorer.get('lora'):
+        report('network_g.lora', f'found a mapping, expected null: experts are for {FINETUNE}')
+    if stage == FINETUNE and not restorer.get('lora'):
+        report('network_g.lora', f'missing, expected a mapping with rank and num_experts (else use {PRETRAIN})')
+    _check_prior(restorer, router, report)
+    _check_degradations(opt, restorer.get('lora') or {}, router, report)
+
+
+def _check_prior(restorer: dict[str, Any], router: dict[str, Any], report: Report) -> None:
+    clip = router.get('clip_model')
+    config = open_clip.get_model_config(clip) if isinstance(clip, str) else clip
+    if restorer.get('type') == 'LoRAIR' and config:
+        size, found = config['embed_dim'] // 2, restorer.get('prior_dim', 384)
+        if found != size:
+            report('network_g.prior_dim', f'found {found}, expected {size}, half the embed_dim of the router')
+
+
+def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[str, Any], report: Report) -> None:
+    names = opt.get('degradations') or []
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        report('degradations', f'found {", ".join(repeated)} more than once, expected each name once')
+        return
+    counts = {'degradations': len(names) or None}
+    counts['network_router.num_degradations'] = router.get('num_degradations')
+    counts['network_g.lora.num_experts'] = lora.get('num_experts')
+    counts = {where: count for where, count in counts.items() if count}
+    for where, count in list(counts.items())[1:]:
+        first, expected = next(iter(counts.items()))
+        if count != expected:
+            report(where, f'found {count}, expected {expected}, as many as {first}')
+    for phase, dataset in opt['datasets'].items():
+        for i, source in enumerate(dataset.get('sources') or [] if names else []):
+            name = source.get('degradation') or source['degrade']['type']
+            if name not in names:
+                place = f'datasets.{phase}.sources[{i}].degradation'
+                report(place, f'found {name!r}, expected one of degradations: {", ".join(names)}')

@@ -1,0 +1,130 @@
+"""Keys under `datasets`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lorair_arch.data.degradations import build_degradation
+from lorair_arch.errors import OptionsError
+from lorair_arch.utils.option_schema.specs import (
+    Items,
+    Report,
+    Section,
+    Spec,
+    anything,
+    boolean,
+    folder_name,
+    integer,
+    number,
+    one_of,
+    registered,
+    text,
+)
+
+
+def datasets(is_train: bool, own: bool) -> Section:
+    """Describes `datasets`.
+
+    Args:
+        is_train: For training; else for a test.
+        own: The model class is one of this package's: every key of the data sets that it is made for is checked.
+    """
+    phases = ('train', 'val') if is_train else ('test', 'val')
+
+    def check_phases(sets: dict[str, Any], where: str, report: Report) -> None:
+        for key in sets:
+            if str(key).split('_')[0] not in phases:
+                report(f'{where}.{key}', f'unknown key, expected {" or ".join(phases)}, if need be with _1, _2 behind')
+        names = [dataset['name'] for dataset in sets.values()]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            report(where, f'found several data sets of the name {name!r}, expected a different name for each')
+
+    keys = {'train': _dataset(True, own)} if is_train else {}
+    return Section(keys=keys, more=_dataset(False, own), required=True, also=(check_phases,))
+
+
+def _dataset(train: bool, own: bool) -> Spec:
+    types = _types(train) if own else {}
+
+    def section(name: str) -> Section:
+        known = types.get(name)
+        return Section(keys=_loader(train) | (known or {}), more=None if known else anything(), also=(_check_loader,))
+
+    return registered('dataset', section, required=train)
+
+
+def _loader(train: bool) -> dict[str, Spec]:
+    return {
+        'name': folder_name(required=True),
+        'batch_size_per_gpu': integer(1, required=train),
+        'num_worker_per_gpu': integer(0, required=train),
+        'dataset_enlarge_ratio': number(above=0),
+        'use_shuffle': boolean(),
+        'pin_memory': boolean(),
+        'persistent_workers': boolean(),
+        'prefetch_mode': one_of('cpu', 'cuda', null=True),
+        'num_prefetch_queue': integer(1),
+    }
+
+
+def _types(train: bool) -> dict[str, dict[str, Spec]]:
+    return {
+        'AllInOneDataset': {
+            'sources': Items(item=_SOURCE, required=True),
+            'gt_size': integer(1, required=train),
+            'use_hflip': boolean(),
+            'use_rot': boolean(),
+            'seed': integer(0),
+            'io_backend': anything(),
+        },
+        'PairedImageDataset': {
+            'dataroot_lq': text(required=True),
+            'dataroot_gt': text(required=True),
+            'io_backend': Section(keys={'type': one_of('disk', 'lmdb', required=True)}, required=True),
+            'meta_info_file': text(null=True),
+            'filename_tmpl': text(),
+            'gt_size': integer(1, required=train),
+            'use_hflip': boolean(required=train),
+            'use_rot': boolean(required=train),
+            'color': one_of('y', null=True),
+            'mean': Items(item=number(), length=3, null=True),
+            'std': Items(item=number(above=0), length=3, null=True),
+        },
+    }
+
+
+def _check_loader(dataset: dict[str, Any], where: str, report: Report) -> None:
+    if dataset.get('persistent_workers') and not dataset.get('num_worker_per_gpu'):
+        report(f'{where}.persistent_workers', 'found true, expected false, as num_worker_per_gpu is 0')
+    if dataset.get('prefetch_mode') == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory')):
+        report(f'{where}.prefetch_mode', "found 'cuda', expected 'cpu' or null; it needs a GPU and pin_memory: true")
+
+
+def _check_source(source: dict[str, Any], where: str, report: Report) -> None:
+    if ('dataroot_lq' in source) == ('degrade' in source):
+        found = 'both' if 'degrade' in source else 'neither'
+        report(where, f'found {found}, expected either dataroot_lq (pairs) or degrade (clean images to degrade)')
+    if 'degrade' in source:
+        try:
+            build_degradation(source['degrade'], f'{where}.degrade')
+        except OptionsError as error:
+            place, _, what = str(error).partition(': ')
+            report(place, what)
+    elif 'degradation' not in source:
+        report(f'{where}.degradation', 'missing, expected the name of a degradation')
+
+
+_SOURCE = Section(
+    keys={
+        'degradation': text(),
+        'dataroot_lq': text(),
+        'dataroot_gt': text(required=True),
+        'meta_info_file': text(null=True),
+        'match': text(null=True),
+        'degrade': anything(null=False),
+        'weight': number(above=0, null=True),
+    },
+    also=(_check_source,),
+)

@@ -1,0 +1,241 @@
+"""What options may be: small descriptions that check a value and say what they expected."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from basicsr.utils import registry
+
+from lorair_arch.data.checks import did_you_mean
+
+Report = Callable[[str, str], None]  # takes the place of a mistake ('train.total_iter') and what is wrong there
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What may stand under a key.
+
+    Attributes:
+        required: The key must be there.
+        null: Its value may be null.
+    """
+
+    required: bool = False
+    null: bool = False
+    expected = 'a mapping'
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        """Reports every mistake in a value; returns the value that the program should use."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value(Spec):
+    """A single value: `accepts` tells whether it is right, `expected` what would be, `convert` changes its type."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    convert: Callable[[Any], Any] = lambda value: value
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        if self.accepts(value):
+            return self.convert(value)
+        report(where, f'found {show(value)}, expected {self.expected}')
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items(Spec):
+    """A list of `length` items of one kind; of at least one, if no length is given."""
+
+    item: Spec
+    length: int | None = None
+
+    @property
+    def expected(self) -> str:
+        return f'a list of {self.length or "one or more"}, each {self.item.expected}'
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        if isinstance(value, list) and len(value) == (self.length or max(len(value), 1)):
+            return [self.item.check(item, f'{where}[{i}]', report) for i, item in enumerate(value)]
+        report(where, f'found {show(value)}, expected {self.expected}')
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section(Spec):
+    """A mapping.
+
+    Attributes:
+        keys: What may stand under each key.
+        more: What may stand under other keys; None: there are none.
+        also: Checks of the mapping as a whole, made if nothing else is wrong with it: (mapping, where, report).
+    """
+
+    keys: Mapping[str, Spec]
+    more: Spec | None = None
+    also: Iterable[Callable[[dict, str, Report], None]] = ()
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        if not isinstance(value, dict):
+            report(where or 'the file', f'found {show(value)}, expected {self.expected}')
+            return value
+        mistakes = []
+
+        def counted(place: str, what: str) -> None:
+            mistakes.append(place)
+            report(place, what)
+
+        prefix = f'{where}.' if where else ''
+        for key, item in value.items():
+            spec = self.keys.get(key, self.more)
+            if spec is None:
+                counted(f'{prefix}{key}', f'unknown key{did_you_mean(key, self.keys)}')
+            elif item is not None or not spec.null:
+                value[key] = spec.check(item, f'{prefix}{key}', counted)
+        for key, spec in self.keys.items():
+            if spec.required and key not in value:
+                counted(f'{prefix}{key}', f'missing, expected {spec.expected}')
+        if not mistakes:
+            for check in self.also:
+                check(value, where, report)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Name(Spec):
+    """One of many names; `what` says of what, for messages."""
+
+    what: str
+    names: Callable[[], Iterable[str]]
+
+    @property
+    def expected(self) -> str:
+        return f'a {self.what}'
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        names = list(self.names())
+        if value not in names:
+            report(where, f'unknown {self.what} {value!r}{did_you_mean(value, names)}')
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typed(Spec):
+    """A mapping whose `type` says which other keys it has.
+
+    Attributes:
+        what: What the types are, for messages.
+        types: All known types.
+        section: What a type's mapping may hold; None: anything.
+    """
+
+    what: str
+    types: Callable[[], Iterable[str]]
+    section: Callable[[str], Section | None] = lambda name: None
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        if not isinstance(value, dict) or 'type' not in value:
+            report(where, f'found {show(value)}, expected a mapping with the key type, a {self.what}')
+            return value
+        name = value['type']
+        known = Name(what=self.what, names=self.types).check(name, f'{where}.type', report) in self.types()
+        section = self.section(name) if known else None
+        if section is None:
+            return value
+        rest = {key: item for key, item in value.items() if key != 'type'}
+        return {'type': name} | section.check(rest, where, report)
+
+
+def registered(kind: str, section: Callable[[str], Section | None] = lambda name: None, **options: Any) -> Typed:
+    """A mapping whose type is in one of BasicSR's registries: 'arch', 'dataset', 'loss' or 'metric'."""
+    return Typed(what=f'{kind} type', types=lambda: names_of(kind), section=section, **options)
+
+
+def names_of(kind: str) -> list[str]:
+    """All names in one of BasicSR's registries; some of its own have a suffix that options leave out."""
+    return [name.removesuffix('_basicsr') for name, _ in getattr(registry, f'{kind.upper()}_REGISTRY')]
+
+
+def call(function: Callable, skip: Iterable[str] = (), **known: Spec) -> Section:
+    """Describes the keyword arguments of a function or class.
+
+    Args:
+        function: What will be called with the mapping.
+        skip: Parameters that the program gives.
+        **known: What some of the parameters, or further keys, may be.
+    """
+    keys = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in skip and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            keys[name] = anything(required=parameter.default is parameter.empty)
+    return Section(keys=keys | known)
+
+
+def show(value: Any) -> str:
+    """Writes a value as one short line."""
+    if isinstance(value, dict):
+        return f'a mapping with the keys {", ".join(map(str, value)) or "(none)"}'
+    line = 'null' if value is None else repr(value)
+    return line if len(line) <= 80 else f'{line[:77]}...'
+
+
+def anything(**options: Any) -> Value:
+    return Value(accepts=lambda value: True, expected='a value', **{'null': True, **options})
+
+
+def boolean(**options: Any) -> Value:
+    return Value(accepts=lambda value: isinstance(value, bool), expected='true or false', **options)
+
+
+def text(**options: Any) -> Value:
+    return Value(accepts=lambda value: isinstance(value, str) and bool(value.strip()), expected='a text', **options)
+
+
+def folder_name(**options: Any) -> Value:
+    """A text that names a folder, not a path to it: results must not land elsewhere."""
+    return Value(
+        accepts=lambda value: isinstance(value, str) and value.strip(' .') != '' and not set('/\\\0') & set(value),
+        expected='a name for a folder, without slashes',
+        **options,
+    )
+
+
+def one_of(*choices: Any, **options: Any) -> Value:
+    return Value(
+        accepts=lambda value: any(value is c or (isinstance(c, str) and value == c) for c in choices),
+        expected=' or '.join(map(str, choices)).replace('True', 'true'),
+        **options,
+    )
+
+
+def number(low: float = -math.inf, high: float = math.inf, above: float | None = None, **options: Any) -> Value:
+    """A number in [low, high], or in (above, high]."""
+    bottom = f'above {above:g}' if above is not None else f'at least {low:g}' if low > -math.inf else ''
+    top = f'at most {high:g}' if high < math.inf else ''
+
+    def accepts(value: Any) -> bool:
+        return _is_number(value) and low <= value <= high and (above is None or value > above)
+
+    limits = ' and '.join(filter(None, (bottom, top)))
+    return Value(accepts=accepts, expected=f'a number {limits}'.strip(), **options)
+
+
+def integer(low: int = 0, high: float = math.inf, **options: Any) -> Value:
+    """A whole number in [low, high]; BasicSR's files also write it as a float (5e3)."""
+    return Value(
+        accepts=lambda value: _is_number(value) and value == int(value) and low <= value <= high,
+        expected=f'a whole number, at least {low}' + (f' and at most {high:g}' if high < math.inf else ''),
+        convert=int,
+        **options,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, float) and math.isfinite(value)

@@ -1,0 +1,41 @@
+"""Installs LoRA-IR as a plugin of BasicSR, with the commands `basicsr` and `lorair`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+version = re.search(r"__version__ = '(.+)'", (root / 'lorair_arch/__init__.py').read_text()).group(1)
+
+setup(
+    name='lorair',
+    version=version,
+    description='LoRA-IR for BasicSR: all-in-one image restoration with low-rank experts',
+    long_description=(root / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['lorair_arch', 'lorair_arch.*']),
+    python_requires='>=3.10,<3.13',  # BasicSR 1.4.2 cannot be built on 3.13
+    install_requires=[
+        'basicsr>=1.4.2,<1.5',  # brings tb-nightly; tensorboard beside it has the same plugins twice and does not start
+        'lmdb>=1.4',
+        'numpy>=1.26',
+        'open_clip_torch>=2.24',
+        'opencv-python>=4.8',
+        'packaging',
+        'pillow>=10',
+        'pyyaml>=6',
+        'safetensors>=0.4',
+        'scikit-image>=0.22',
+        'setuptools<82',  # TensorBoard imports pkg_resources
+        'torch>=2.6',  # before, weights_only=True could be made to run code (CVE-2025-32434)
+        'torchvision>=0.21',
+        'tqdm',
+    ],
+    extras_require={'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff']},
+    entry_points={
+        'console_scripts': ['basicsr = lorair_arch.cli:basicsr', 'lorair = lorair_arch.cli:lorair'],
+        'basicsr.plugins': ['lorair = lorair_arch:register'],
+    },
+)

@@ -1,0 +1,256 @@
+"""The whole of training and testing in miniature: three stages and a model class of BasicSR's own."""
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lorair_arch import pipeline
+from lorair_arch.errors import CheckpointError, DataError, sentence
+from tests.miniature import as_test, run, stage, write_data, write_options
+
+STAGES = ('router', 'pretrain', 'finetune')
+LABEL = {'router': 'router', 'pretrain': 'g', 'finetune': 'g', 'sr': 'g'}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with data, where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder in which all were trained without interruption; not to be changed."""
+    folder = tmp_path_factory.mktemp('trained')
+    write_data(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in (*STAGES, 'sr'):
+            train(stage(name))
+    return folder
+
+
+def train(opt, **kwargs):
+    pipeline.run('train', write_options(Path(), opt), **kwargs)
+
+
+def weights(folder, name, what):
+    return torch.load(Path(folder, 'experiments', name, 'models', f'net_{LABEL[name]}_{what}.pth'), weights_only=True)
+
+
+def same(a, b):
+    """Tells whether two nests of dicts, lists and tensors are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def training_lines(folder, name):
+    """Gives iteration, learning rate and losses of every line of the newest log."""
+    text = max(Path(folder, 'experiments', name).glob('train_*.log')).read_text()
+    found = re.findall(r'iter: +([\d,]+), lr:\((\S+),\)\] .*\)\] (.*)', text)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+def test_a_training_leaves_what_basicsr_leaves(trained, name):
+    experiment = trained / 'experiments' / name
+    assert {p.name for p in experiment.iterdir() if p.suffix != '.log'} == {
+        'models', 'training_states', 'visualization', f'{name}.yml',
+    }  # fmt: skip
+    iterations = [*map(str, range(2, 10, 2))]
+    assert {p.stem.split('_')[-1] for p in (experiment / 'models').iterdir()} == {*iterations, 'latest'}
+    assert {p.stem for p in (experiment / 'training_states').iterdir()} == set(iterations)
+    assert [line[0] for line in training_lines(trained, name)] == iterations
+    board = EventAccumulator(str(trained / 'tb_logger' / name))
+    board.Reload()
+    losses = [tag for tag in board.Tags()['scalars'] if tag.startswith('losses/l_')]
+    assert [event.step for event in board.Scalars(losses[0])] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+def test_validation_runs_once_for_each_iteration(trained, name):
+    log = next((trained / 'experiments' / name).glob('train_*.log')).read_text()
+    assert log.count('Validation tiny_val') == 2
+    board = EventAccumulator(str(trained / 'tb_logger' / name))
+    board.Reload()
+    metric = next(tag for tag in board.Tags()['scalars'] if tag.startswith('metrics/'))
+    assert [event.step for event in board.Scalars(metric)] == [4, 8]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+def test_an_interrupted_training_continues_bit_for_bit(trained, here, name, workers):
+    opt = stage(name)
+    opt['datasets']['train']['num_worker_per_gpu'] = workers
+    for key, path in opt['path'].items():
+        opt['path'][key] = str(trained / path)
+    opt['logger']['save_checkpoint_freq'] = 5  # in the middle of an epoch
+    train(opt, force_yml=['train:total_iter=5', 'val:val_freq=5'], auto_resume=True)
+    train(opt, force_yml=['logger:save_checkpoint_freq=8'], auto_resume=True)
+    assert same(weights(here, name, '8'), weights(trained, name, '8'))
+    states = [Path(root, 'experiments', name, 'training_states/8.state') for root in (here, trained)]
+    interrupted, whole = (torch.load(state, weights_only=True) for state in states)
+    for state in (interrupted, whole):
+        state.pop('best', None)  # the validations were at other iterations
+    assert same(interrupted, whole)
+    assert training_lines(here, name) == training_lines(trained, name)[-2:]
+    logs = ''.join(log.read_text() for log in Path('experiments', name).glob('*.log'))
+    assert f'Resuming training from epoch: {1 if name == "sr" else 0}, iter: 5.' in logs
+
+
+@pytest.mark.parametrize('name', STAGES)
+def test_test_measures_and_saves(trained, monkeypatch, name):
+    monkeypatch.chdir(trained)
+    opt = as_test(stage(name))
+    pipeline.run('test', write_options(Path(), opt, f'test_{name}'))
+    result = json.loads(Path('results', name, 'metrics_tiny_val.json').read_text())
+    assert len(result['images']) == 6
+    images = list(Path('results', name, 'visualization').rglob('*.png'))
+    assert len(images) == (0 if name == 'router' else 6)
+    log = next(Path('results', name).glob('test_*.log')).read_text()
+    assert log.count('Validation tiny_val') == 1
+    assert f'results in results/{name}' in log
+
+
+def test_an_old_experiment_is_kept_and_the_user_told(here, capfd):
+    opt = stage('sr')
+    train(opt, force_yml=['train:total_iter=2'])
+    train(opt, force_yml=['train:total_iter=4'])
+    kept = next(Path('experiments').glob('sr_archived_*'))
+    assert (kept / 'models/net_g_2.pth').exists()
+    assert len(list(Path('tb_logger').glob('sr_archived_*'))) == 1
+    console = capfd.readouterr().err
+    assert console.count(f'experiments/sr existed; it is kept as {kept} (--auto_resume continues instead)') == 1
+
+
+def test_the_console_shows_progress_and_the_file_everything(here, capfd):
+    """Also when several runs follow each other in a process: no line twice, each in its own file."""
+    for name in ('one', 'two'):
+        train(stage('sr') | {'name': name})
+        out, err = capfd.readouterr()
+        assert out == ''
+        assert len(err.splitlines()) == 10, err  # heading, 4 training lines, 2 validations of 2 lines, the end
+        assert len(re.findall(r'\[eta: .*l_pix: ', err)) == 4
+        log = next(Path('experiments', name).glob('*.log')).read_text()
+        for once in ('Version Information', 'model_type: SRModel', '(conv_first): Conv2d', 'Save the latest model'):
+            assert log.count(once) == 1
+            assert once not in err
+        assert log.count('l_pix: ') == 4
+    assert not logging.getLogger('basicsr').handlers
+
+
+def test_a_training_without_a_seed_continues_with_the_one_it_drew(trained, here):
+    opt = stage('pretrain')
+    del opt['manual_seed']
+    opt['path']['pretrain_network_router'] = str(trained / opt['path']['pretrain_network_router'])
+    train(opt, force_yml=['train:total_iter=2'])
+    train(opt, force_yml=['train:total_iter=4'], auto_resume=True)
+    seeds = [torch.load(state, weights_only=True)['manual_seed'] for state in Path('experiments').rglob('*.state')]
+    assert len(seeds) == 2
+    assert len(set(seeds)) == 1
+
+
+def test_auto_resume_passes_over_damaged_states(trained, here, capfd):
+    train(stage('sr'))
+    states = Path('experiments/sr/training_states')
+    (states / '8.state').write_bytes((states / '8.state').read_bytes()[:-100])
+    Path('experiments/sr/models/net_g_6.pth').unlink()
+    capfd.readouterr()
+    train(stage('sr'), auto_resume=True)
+    console = capfd.readouterr().err
+    assert 'warning: ' in console and '8.state seems to be a' in console
+    assert '6.state has no networks' in console
+    assert 'Resuming training from epoch: 1, iter: 4.' in console
+    assert same(weights(here, 'sr', '8'), weights(trained, 'sr', '8'))
+
+
+def test_auto_resume_with_nothing_sound_refuses(here):
+    train(stage('sr'), force_yml=['train:total_iter=2'])
+    Path('experiments/sr/training_states/2.state').write_bytes(b'')
+    with pytest.raises(CheckpointError, match='leave out --auto_resume to start anew'):
+        train(stage('sr'), auto_resume=True)
+    assert Path('experiments/sr/models/net_g_2.pth').exists()
+
+
+def test_weights_are_no_training_state(here):
+    train(stage('sr'), force_yml=['train:total_iter=2'])
+    opt = stage('sr')
+    opt['path']['resume_state'] = 'experiments/sr/models/net_g_2.pth'
+    with pytest.raises(CheckpointError, match='net_g_2.pth is not a training state: it has no epoch, iter'):
+        train(opt)
+
+
+def test_a_finished_training_has_nothing_left_to_do(here):
+    train(stage('sr'))
+    before = weights(here, 'sr', '8')
+    train(stage('sr'), auto_resume=True)
+    assert same(weights(here, 'sr', 'latest'), before)
+
+
+def test_too_few_images_for_a_batch(here):
+    with pytest.raises(DataError, match='tiny_train: 7 images do not fill one batch of 8.*dataset_enlarge_ratio'):
+        train(stage('sr'), force_yml=['datasets:train:batch_size_per_gpu=8'])
+
+
+def test_unpaired_images_of_basicsr_data_sets(here):
+    Path('data/train_half/0.png').unlink()
+    with pytest.raises(
+        DataError, match='data set tiny_train: lq and gt datasets have different number of images: 6, 7'
+    ):
+        train(stage('sr'))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_damaged_image_of_a_basicsr_data_set_is_named(here, workers):
+    Path('data/train_half/3.png').write_bytes(b'nothing')
+    opt = stage('sr')
+    opt['datasets']['train']['num_worker_per_gpu'] = workers
+    with pytest.raises(
+        DataError, match=r'^data set tiny_train: data/train_half/3.png or data/train_gt/3.png cannot be used'
+    ):
+        try:
+            train(opt)
+        except DataError as error:
+            raise DataError(sentence(error)) from error
+
+
+def test_a_damaged_validation_image_of_a_basicsr_data_set_is_named(here):
+    Path('data/val_gt/1.png').write_bytes(b'')
+    with pytest.raises(DataError, match='data set tiny_val: data/val_half/1.png or data/val_gt/1.png cannot be used'):
+        train(stage('sr'))
+
+
+@pytest.mark.parametrize(('name', 'totals'), [('sr', '8'), ('pretrain', '48')])
+def test_two_processes_train_like_one(trained, here, name, totals):
+    """On CPUs, by torchrun, once with a pause: two processes with batches of 1 against one with batches of 2."""
+    opt = stage(name)
+    opt['datasets']['train']['batch_size_per_gpu'] = 1
+    for key, path in opt['path'].items():
+        opt['path'][key] = str(trained / path)
+    file = write_options(here, opt)
+    port = str(torch.randint(20000, 40000, ()).item())
+    python = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port', port, '-m', 'lorair_arch')
+    command = ('train', '-opt', file, '--launcher', 'pytorch', '--auto_resume', '--force_yml')
+    for total in totals:
+        done = run(here, *command, f'train:total_iter={total}', python=python)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count('End of training') == 1
+    assert done.stderr.count('Resuming training from epoch: 0, iter: 4.') == len(totals) - 1
+    ours, theirs = (weights(root, name, '8')['params'] for root in (here, trained))
+    assert max((ours[key] - theirs[key]).abs().max().item() for key in ours) < 1e-5
+    logs = [max(Path(root, 'experiments', name).glob('*.log')).read_text() for root in (here, trained)]
+    ours, theirs = (float(re.findall(r'psnr: ([\d.]+)', log)[-1]) for log in logs)
+    assert ours == pytest.approx(theirs, abs=1e-3)

@@ -1,0 +1,336 @@
+"""`Restorer` and `restore_paths`: sizes, types, tiles, experts by name, and mistakes that are told in one sentence."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from lorair_arch import Restorer
+from lorair_arch.archs.degradation_router_arch import DegradationRouter
+from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.errors import CheckpointError, DataError, OptionsError
+from lorair_arch.restorer import restore_paths
+from lorair_arch.tiling import restore_tiled
+from lorair_arch.utils.checkpoint import save_file
+from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return save_weights(tmp_path / 'weights')
+
+
+@pytest.fixture
+def restorer(weights):
+    return Restorer.from_pretrained(weights, 'cpu')
+
+
+def photo(height=37, width=50, dtype=np.uint8, channels=3):
+    image = np.random.default_rng(0).random((height, width, channels), dtype=np.float32)
+    return image.astype(dtype) if np.issubdtype(dtype, np.floating) else (image * np.iinfo(dtype).max).astype(dtype)
+
+
+# ---- from Python
+
+
+@pytest.mark.parametrize('size', [(1, 1), (7, 64), (37, 50)])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_keeps_size_and_type(restorer, size, dtype):
+    restored = restorer(photo(*size, dtype))
+    assert restored.shape == (*size, 3)
+    assert restored.dtype == dtype
+    if np.issubdtype(dtype, np.floating):
+        assert 0 <= restored.min() <= restored.max() <= 1
+
+
+def test_equals_the_networks(restorer):
+    image = photo(dtype=np.float32)
+    lq = torch.from_numpy(image.transpose(2, 0, 1))[None]
+    logits, prior = restorer.router(lq)
+    expected = restorer.net(lq, prior, logits).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(restorer(image), expected)
+    probabilities = restorer.degradations(image)
+    assert list(probabilities) == NAMES
+    np.testing.assert_allclose(list(probabilities.values()), logits.softmax(1)[0].numpy(), rtol=1e-6)
+
+
+def test_grey_becomes_three_channels(restorer):
+    grey = photo(channels=1)
+    expected = restorer(np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(restorer(grey), expected)
+    np.testing.assert_array_equal(restorer(grey[..., 0]), expected)
+
+
+def test_named_degradation_uses_its_expert_alone(restorer):
+    image = photo(dtype=np.float32)
+    results = [restorer(image, degradation=name) for name in NAMES]
+    assert all(np.abs(a - b).max() > 1e-4 for i, a in enumerate(results) for b in results[:i])
+    for name, result in zip(NAMES, results):
+        only = Restorer(restorer.router, LoRAIR(**{**LORA, 'lora': {**LORA['lora'], 'top_k': 1}}), NAMES, 'cpu')
+        only.net.load_state_dict(restorer.net.state_dict())
+        np.testing.assert_allclose(only(image, degradation=name), result, atol=1e-5)
+
+
+@pytest.mark.parametrize('tile', [32, 48, 64])
+def test_tile_that_holds_the_image_changes_nothing(restorer, tile):
+    image = photo(30, 32, np.float32)
+    np.testing.assert_array_equal(restorer(image, tile=tile), restorer(image))
+
+
+def test_tiles_are_guided_by_the_whole_image(restorer, monkeypatch):
+    image, guides, sizes = photo(70, 45, np.float32), [], []
+    forward = restorer.net.forward
+
+    def spy(lq, prior, logits):
+        sizes.append(lq.shape[-2:])
+        guides.append(torch.cat([prior, logits], dim=1))
+        return forward(lq, prior, logits)
+
+    monkeypatch.setattr(restorer.net, 'forward', spy)
+    restorer(image)
+    restorer(image, tile=32)
+    assert len(guides) > 4
+    assert all(torch.equal(guide, guides[0]) for guide in guides)
+    assert all(max(size) <= 32 for size in sizes[1:])
+
+
+@pytest.mark.parametrize(('height', 'width'), [(32, 32), (33, 70), (61, 64), (200, 31), (5, 129)])
+def test_tiles_blend_without_seams(height, width):
+    image = torch.rand(1, 3, height, width)
+    torch.testing.assert_close(restore_tiled(lambda x: x, image, 32), image)
+    # tiles that disagree by a constant step blend into a ramp without jumps
+    levels = iter(range(1000))
+    steps = restore_tiled(lambda x: torch.full_like(x, next(levels)), torch.zeros(1, 3, 32, width), 32)
+    assert steps.diff(dim=3).abs().max() < 0.5
+
+
+def test_averaged_weights_are_preferred(weights):
+    other = {key: value + 0.01 for key, value in torch.load(weights / 'base.pth')['params'].items()}
+    image = photo()
+    before = Restorer.from_pretrained(weights, 'cpu')
+    save(weights / 'base.pth', 'restorer', PLAIN, other)
+    expected = Restorer.from_pretrained(weights, 'cpu')(image)
+    params = before.net.state_dict()
+    params = {key: params[key] for key in other}
+    save(weights / 'base.pth', 'restorer', PLAIN, params, params_ema=other)
+    assert (before(image) != expected).any()
+    np.testing.assert_array_equal(Restorer.from_pretrained(weights, 'cpu')(image), expected)
+
+
+def test_weights_in_any_form(weights, restorer, tmp_path):
+    image = photo()
+    expected = restorer(image)
+    files = [weights / 'experts.pth', str(weights / 'router.pth'), weights / 'base.pth']
+    np.testing.assert_array_equal(Restorer.from_pretrained(files, 'cpu')(image), expected)
+    whole = tmp_path / 'whole.safetensors'  # a restorer that has its experts, as `trainable: all` saves it
+    save(whole, 'restorer', LORA, restorer.net.state_dict())
+    np.testing.assert_array_equal(Restorer.from_pretrained([whole, files[1]], 'cpu')(image), expected)
+
+
+def test_bare_files_are_recognised_by_their_content(weights):
+    image = photo()
+    for name in ('router', 'base', 'experts'):
+        path = weights / f'{name}.pth'
+        save_file(torch.load(path)['params'], path)
+    restorer = Restorer.from_pretrained(weights, 'cpu')
+    assert restorer.names == ['0', '1', '2']
+    assert restorer(image, degradation='1').shape == image.shape
+
+
+def test_without_experts(weights):
+    restorer = Restorer.from_pretrained([weights / 'router.pth', weights / 'base.pth'], 'cpu')
+    assert restorer(photo()).shape == (37, 50, 3)
+    with pytest.raises(OptionsError, match="degradation is 'rain', but these weights have no experts"):
+        restorer(photo(), degradation='rain')
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (photo(channels=4), r'image has shape \[37, 50, 4\], expected \[H, W, 3\]'),
+        (photo()[:0], r'image has shape \[0, 50, 3\]'),
+        (photo().astype(int), 'image has int64 pixels, expected uint8'),
+        (photo().astype(np.float32), r'image has float32 values from 0.0 to 25\d.0, expected \[0, 1\]'),
+        (np.full((4, 4, 3), np.nan), 'image has float64 values from nan to nan'),
+    ],
+)
+def test_refuses_other_images(restorer, image, message):
+    with pytest.raises(DataError, match=message):
+        restorer(image)
+
+
+def test_refuses_wrong_options(restorer):
+    with pytest.raises(OptionsError, match="degradation is 'rains'; did you mean 'rain'?"):
+        restorer(photo(), degradation='rains')
+    with pytest.raises(OptionsError, match='tile is 8 pixels, but must be at least 32'):
+        restorer(photo(), tile=8)
+    with pytest.raises(OptionsError, match="device 'gpu' cannot be used"):
+        Restorer(restorer.router, restorer.net, NAMES, 'gpu')
+
+
+def test_full_gpu_memory_says_what_to_do(restorer, monkeypatch):
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(restorer.net, 'forward', fail)
+    with pytest.raises(DataError, match='50 x 37 pixels does not fit into the memory of the GPU.* tile = 512'):
+        restorer(photo())
+
+
+def remove(name):
+    return lambda folder: (folder / f'{name}.pth').unlink()
+
+
+def copy(name):
+    return lambda folder: (folder / f'{name}_2.pth').write_bytes((folder / f'{name}.pth').read_bytes())
+
+
+def change(name, **network):
+    def edit(folder):
+        content = torch.load(folder / f'{name}.pth')
+        content['lorair']['network'].update(network)
+        save_file(content, folder / f'{name}.pth')
+
+    return edit
+
+
+def rename_degradations(folder):
+    content = torch.load(folder / 'experts.pth')
+    content['lorair']['degradations'] = ['rain', 'noise', 'haze']
+    save_file(content, folder / 'experts.pth')
+
+
+def wider_router(folder):
+    network = {**ROUTER, 'num_degradations': 5}
+    save(folder / 'router.pth', 'router', network, DegradationRouter(**network).state_dict(), None)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (remove('router'), 'there is no router among the weights'),
+        (remove('base'), 'the restorer that the experts were trained on is not among the weights'),
+        (copy('router'), 'there are two routers, .*router.pth and .*router_2.pth: name the files'),
+        (copy('base'), 'there are two restorers, .*base.pth and .*base_2.pth'),
+        (copy('experts'), 'there are two sets of experts'),
+        (rename_degradations, 'router.pth tells noise, rain, haze apart, but .*experts.pth was trained for rain,'),
+        (wider_router, r'router.pth \(prior of 8, 5 degradations\) does not fit .*\(prior of 8, 3 experts\)'),
+        (change('experts', type='Unheard'), 'experts.pth describes a network unknown here .*Unheard'),
+        (change('router', num_degradation=3), 'router.pth describes a network unknown here .*num_degradation'),
+        (change('experts', width=17), 'experts.pth describes a network that cannot be built: width is 17'),
+        (lambda folder: save_file({'conv_first.weight': torch.ones(1)}, folder / 'x.pth'), 'x.pth seems to hold a su'),
+    ],
+)
+def test_refuses_wrong_weights(weights, spoil, message):
+    spoil(weights)
+    with pytest.raises(CheckpointError, match=message):
+        Restorer.from_pretrained(weights, 'cpu')
+
+
+def test_refuses_missing_weights(tmp_path):
+    with pytest.raises(CheckpointError, match='nowhere does not exist'):
+        Restorer.from_pretrained(tmp_path / 'nowhere')
+    with pytest.raises(CheckpointError, match=r'holds no weights \(.pth'):
+        Restorer.from_pretrained(tmp_path)
+
+
+# ---- files
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / 'photos'
+    (folder / 'holiday').mkdir(parents=True)
+    Image.fromarray(photo()).save(folder / 'a.jpg')
+    Image.fromarray(photo(20, 30)).save(folder / 'holiday' / 'Übersee 1.png')
+    return folder
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_restores_a_folder(photos, weights, restorer, tmp_path):
+    out = tmp_path / 'out'
+    restore_paths(photos, out, weights, device='cpu')
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob('*.*')) == ['a.png', 'holiday/Übersee 1.png']
+    expected = restorer(np.asarray(Image.open(photos / 'holiday' / 'Übersee 1.png')))
+    np.testing.assert_array_equal(read(out / 'holiday' / 'Übersee 1.png')[..., ::-1], expected)
+
+
+def test_results_within_the_input_are_not_restored_again(photos, weights):
+    for _ in range(2):
+        restore_paths(photos, photos / 'restored', weights, device='cpu')
+    assert sorted(p.name for p in (photos / 'restored').iterdir()) == ['a.png', 'holiday']
+
+
+@pytest.mark.parametrize('name', ['out.jpg', 'out.png', 'out.webp', 'new/out.tif', 'folder'])
+def test_restores_one_image(photos, weights, tmp_path, name):
+    restore_paths(photos / 'a.jpg', tmp_path / name, weights, device='cpu', tile=32, degradation='haze')
+    assert read(tmp_path / name / 'a.png' if name == 'folder' else tmp_path / name).shape == (37, 50, 3)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_keeps_transparency_and_depth(weights, restorer, tmp_path, dtype):
+    image = photo(dtype=dtype, channels=4)
+    cv2.imwrite(str(tmp_path / 'in.png'), image)
+    for suffix in ('png', 'tif', 'jpg'):
+        restore_paths(tmp_path / 'in.png', tmp_path / f'out.{suffix}', weights, device='cpu')
+    for suffix in ('png', 'tif'):
+        restored = read(tmp_path / f'out.{suffix}')
+        assert restored.dtype == dtype
+        np.testing.assert_array_equal(restored[..., 3], image[..., 3])
+        np.testing.assert_array_equal(restored[..., 2::-1], restorer(image[..., 2::-1]))
+    assert read(tmp_path / 'out.jpg').shape == (37, 50, 3)
+
+
+@pytest.mark.parametrize('orientation', range(10))
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_exif_rotation_is_honoured(weights, restorer, tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = photo(8, 12)
+    source = tmp_path / f'in.{suffix}'
+    Image.fromarray(upright).save(source, exif=exif)
+    restore_paths(source, tmp_path / 'out.png', weights, device='cpu')
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(source)))
+    np.testing.assert_array_equal(read(tmp_path / 'out.png')[..., ::-1], restorer(expected))
+
+
+def test_unreadable_images_are_named_and_the_others_restored(photos, weights, tmp_path):
+    (photos / 'b.png').write_bytes(b'nonsense')
+    (photos / 'empty.png').touch()
+    with pytest.raises(DataError) as error:
+        restore_paths(photos, tmp_path / 'out', weights, device='cpu')
+    first, second, third = str(error.value).splitlines()
+    assert first == '2 of 4 images could not be restored:'
+    assert 'b.png' in second
+    assert 'empty.png' in third
+    assert (tmp_path / 'out' / 'holiday' / 'Übersee 1.png').exists()
+    with pytest.raises(DataError, match=r'^cannot decode image .*b\.png'):
+        restore_paths(photos / 'b.png', tmp_path / 'out', weights, device='cpu')
+
+
+@pytest.mark.parametrize(
+    ('source', 'output', 'message'),
+    [
+        ('photos/missing.png', 'out', "input '.*missing.png' does not exist"),
+        ('photos/holiday', 'photos/holiday', "output would replace the input image '.*Übersee 1.png'"),
+        ('photos/a.jpg', 'photos/a.jpg', 'output would replace the input image'),
+        ('photos', 'out.png', "output '.*out.png' is the name of an image, but input '.*' is a folder"),
+        ('photos', 'weights/base.pth', "output '.*base.pth' is a file, but a folder is needed"),
+        ('photos/a.jpg', 'file', "output '.*file' is a file"),
+        ('weights', 'out', 'holds no images'),
+        ('photos/a.jpg', 'out.gif', "output '.*out.gif' ends in .gif, but images are written as .png, .*make it"),
+        ('photos/a.jpg', 'photos/holiday/Übersee 1.png/x', 'cannot write'),
+    ],
+)
+def test_refuses_wrong_paths(photos, weights, tmp_path, source, output, message):
+    (tmp_path / 'file').touch()
+    before = {path: path.read_bytes() for path in photos.rglob('*.*')}
+    with pytest.raises(DataError, match=message):
+        restore_paths(tmp_path / source, tmp_path / output, weights, device='cpu')
+    assert before == {path: path.read_bytes() for path in photos.rglob('*.*')}
