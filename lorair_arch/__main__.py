@@ -4,4 +4,5 @@ import sys
 
 from lorair_arch.cli import basicsr
 
-sys.exit(basicsr())
+if __name__ == '__main__':
+    sys.exit(basicsr())

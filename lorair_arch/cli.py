@@ -50,6 +50,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     _add_restore(verbs)
+    _add_convert(verbs)
     return _main(parser, argv)
 
 
@@ -68,6 +69,27 @@ def _restore(args: argparse.Namespace) -> None:
     from lorair_arch.restorer import restore_paths
 
     restore_paths(args.input, args.output, args.weights, args.tile, args.device, args.degradation)
+
+
+def _add_convert(verbs) -> None:
+    example = (
+        'lorair convert setting1_ir.pth setting1_ir.safetensors --degradations snow rain raindrop\n'
+        'lorair convert base.pth experts.pth official.pth --to official'
+    )
+    verb = _verb(verbs, 'convert', 'convert weights, from and to the official release too', example, _convert)
+    verb.add_argument('input', nargs='+', metavar='INPUT', help='weights in any form; a restorer and its experts: both')
+    verb.add_argument('output', metavar='OUTPUT', help='*.safetensors or *.pth')
+    verb.add_argument('--to', choices=('lorair', 'official'), default='lorair', help='whose names the weights get')
+    verb.add_argument('--degradations', nargs='+', metavar='NAME', help='names to store along, in order of the classes')
+
+
+def _convert(args: argparse.Namespace) -> None:
+    import lorair_arch
+
+    lorair_arch.register()
+    from lorair_arch.utils.convert import convert
+
+    logger.info(convert(args.input, args.output, args.to, args.degradations))
 
 
 def _run_files(command: str, args: argparse.Namespace) -> int | None:

@@ -12,7 +12,7 @@ _LOGGERS = ('basicsr', 'lorair_arch')
 # Functions of BasicSR whose messages describe the program rather than its progress.
 _FILE_ONLY = {
     *('build_dataset', 'build_dataloader', 'build_network', 'build_loss', 'build_model'),
-    *('print_network', 'load_network', 'init_training_settings'),
+    *('print_network', 'load_network', 'state_dict_of', 'init_training_settings'),
 }
 _PIPELINES = {'train_pipeline', 'test_pipeline'}
 _PIPELINE_LINES = ('Resuming training', 'End of training', 'Testing')
@@ -72,9 +72,10 @@ def session(rank: int = 0) -> Iterator[Callable[..., logging.Logger]]:
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     to_console(logging.INFO if rank == 0 else logging.ERROR)
     memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    to_file = memory if rank == 0 else logging.NullHandler()
     loggers[-1].propagate = False
     for logger in loggers:
-        logger.addHandler(memory)
+        logger.addHandler(to_file)
     logging.captureWarnings(True)
     initialized_logger['basicsr'] = True  # BasicSR's own function then adds no handlers
 

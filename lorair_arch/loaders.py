@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
+import numpy as np
 import torch
 from basicsr.data import build_dataloader as build_basicsr_dataloader
 from basicsr.data import build_dataset as build_basicsr_dataset
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher as BasicSRCUDAPrefetcher
 from torch.utils.data import DataLoader, Dataset
 
-from lorair_arch.data.all_in_one_dataset import AllInOneDataset
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
+from lorair_arch.data.named import MISTAKES, NamedDataset
 from lorair_arch.data.sampler import EpochSampler, SeededDataset
 from lorair_arch.errors import DataError, LoRAIRError
-
-# What data sets of BasicSR and others raise when a file is missing, has no partner, or is no image.
-_MISTAKES = (AssertionError, AttributeError, TypeError, ValueError, OSError, cv2.error)
 
 
 def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
@@ -27,40 +26,11 @@ def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
         dataset = build_basicsr_dataset(dataset_opt)
     except LoRAIRError:
         raise
-    except _MISTAKES as error:
+    except MISTAKES as error:
         raise DataError(f'data set {dataset_opt["name"]}: {error}') from error
     if len(dataset) == 0:
         raise DataError(f'data set {dataset_opt["name"]}: there are no images in it; check its paths')
-    return dataset if isinstance(dataset, AllInOneDataset) else _Named(dataset)
-
-
-class _Named(Dataset):
-    """Any other data set, with the names of the files in the message when a sample cannot be read."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # asked for while unpickling, when there is none yet
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.dataset[index]
-        except LoRAIRError:
-            raise
-        except _MISTAKES as error:
-            paths = getattr(self.dataset, 'paths', None)
-            files = paths[index] if isinstance(paths, list) and index < len(paths) else ''
-            files = ' or '.join(map(str, files.values())) if isinstance(files, dict) else files or f'sample {index}'
-            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
-            raise DataError(
-                f'data set {self.opt["name"]}: {files} cannot be used ({reason}); check the files'
-            ) from error
+    return dataset if isinstance(dataset, AllInOneDataset) else NamedDataset(dataset)
 
 
 def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tuple[DataLoader, EpochSampler]:
@@ -95,6 +65,8 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
             'dataset_enlarge_ratio'
         )
     loader.generator = torch.Generator()  # else every epoch draws a number from the training's random state
+    if isinstance(dataset, AllInOneDataset) and dataset_opt.get('gt_size', 0) is None:
+        loader.collate_fn = collate_whole
     return loader, sampler
 
 
@@ -137,12 +109,9 @@ class CUDAPrefetcher(BasicSRCUDAPrefetcher):
 @contextlib.contextmanager
 def random_states_kept() -> Iterator[None]:
     """Gives the random states back as they were, so that a validation leaves no trace in the training."""
-    import random
-
-    import numpy as np
-
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
         yield
     random.setstate(states[0])
     np.random.set_state(states[1])

@@ -17,11 +17,12 @@ import basicsr.train
 import basicsr.utils.misc
 import torch.distributed as dist
 from basicsr.models import build_model
-from basicsr.utils import get_time_str, set_random_seed
+from basicsr.utils import MessageLogger, get_time_str, set_random_seed
 from basicsr.utils.dist_util import get_dist_info, init_dist
-from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from lorair_arch import console, loaders
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.resume import load_resume_state
 from lorair_arch.utils.options import load_options
 
@@ -61,7 +62,7 @@ def run(
     with console.session(opt['rank']) as get_root_logger:
         job = (_Training if command == 'train' else _Test)(opt, str(file))
         module = basicsr.train if command == 'train' else basicsr.test
-        names = {name: getattr(job, name) for name in job.replaces} | {'get_root_logger': get_root_logger}
+        names = job.replacements() | {'get_root_logger': get_root_logger}
         with _replaced(module, names), _replaced(basicsr.utils.misc, {'mkdir_and_rename': job.renew_folder}):
             getattr(module, f'{command}_pipeline')(root)
         if command == 'test':
@@ -71,15 +72,17 @@ def run(
 
 
 class _Job:
-    """What both pipelines have in common; each name of `replaces` takes the place of BasicSR's function."""
+    """What both pipelines have in common."""
 
-    replaces = ('parse_options', 'build_dataset', 'build_model')
     hint = ''
-    build_dataset = staticmethod(loaders.build_dataset)
 
     def __init__(self, opt: dict[str, Any], file: str) -> None:
         self.opt, self.file = opt, file
         self.own_model = getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False)
+
+    def replacements(self) -> dict[str, Any]:
+        """Gives what takes the place of names in the module of BasicSR's pipeline."""
+        return {'parse_options': self.parse_options, 'build_dataset': loaders.build_dataset}
 
     def parse_options(self, root_path: str, is_train: bool) -> tuple[dict[str, Any], argparse.Namespace]:
         return self.opt, argparse.Namespace(opt=self.file)
@@ -101,13 +104,13 @@ class _Job:
             opt['manual_seed'] = drawn[0]
         set_random_seed(opt['manual_seed'] + opt['rank'])
         for dataset_opt in opt['datasets'].values():
-            if dataset_opt['type'] == 'AllInOneDataset':
+            if issubclass(DATASET_REGISTRY.get(dataset_opt['type']), AllInOneDataset):
                 dataset_opt.setdefault('seed', opt['manual_seed'])
 
 
 class _Test(_Job):
-    replaces = (*_Job.replaces, 'build_dataloader')
-    build_model = staticmethod(build_model)
+    def replacements(self) -> dict[str, Any]:
+        return super().replacements() | {'build_dataloader': self.build_dataloader}
 
     def parse_options(self, root_path: str, is_train: bool) -> tuple[dict[str, Any], argparse.Namespace]:
         self.seed()
@@ -117,22 +120,32 @@ class _Test(_Job):
         return loaders.build_val_loader(dataset, self.opt, split=self.own_model)
 
 
+class _Progress(MessageLogger):
+    """The lines of a training; BasicSR counts one iteration too few when it estimates the time left."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_iters += 1
+
+
 class _Training(_Job):
-    replaces = (
-        *_Job.replaces,
-        *('load_resume_state', 'create_train_val_dataloader', 'mkdir_and_rename', 'CPUPrefetcher', 'CUDAPrefetcher'),
-    )
-    CPUPrefetcher, CUDAPrefetcher = loaders.CPUPrefetcher, loaders.CUDAPrefetcher
     hint = ' (--auto_resume continues instead)'
+
+    def replacements(self) -> dict[str, Any]:
+        return super().replacements() | {
+            'load_resume_state': self.load_resume_state,
+            'create_train_val_dataloader': self.create_train_val_dataloader,
+            'build_model': self.build_model,
+            'mkdir_and_rename': _keep,  # TensorBoard's folder, which moves along with the experiment
+            'CPUPrefetcher': loaders.CPUPrefetcher,
+            'CUDAPrefetcher': loaders.CUDAPrefetcher,
+            'MessageLogger': _Progress,
+        }
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         self.state = load_resume_state(opt)
         self.seed((self.state or {}).get('manual_seed'))
         return self.state
-
-    @staticmethod
-    def mkdir_and_rename(path: str) -> None:
-        _keep(path)  # TensorBoard's folder, which moves along with the experiment
 
     def create_train_val_dataloader(self, opt: dict[str, Any], _) -> tuple:
         """Builds all loaders and tells BasicSR's loop how many epochs there are; sets the place to continue at."""

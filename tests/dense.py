@@ -14,14 +14,14 @@ from lorair_arch.archs.expert_conv import ExpertConv2d
 from lorair_arch.archs.routing import Routing
 
 
-def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing) -> Tensor:
+def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor | None = None) -> Tensor:
     """conv(x; W, bias) + sum over all experts i of g_i conv(x; B_i A_i alpha / r)."""
     gates = x.new_zeros(len(x), len(conv.lora_A)).scatter(1, routing.experts, routing.weights)
     y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
     for i, (a, b) in enumerate(zip(conv.lora_A, conv.lora_B)):
         delta = (b @ a).reshape(conv.weight.shape) * conv.scale
         y = y + gates[:, i, None, None, None] * F.conv2d(x, delta, None, conv.stride, conv.padding, groups=conv.groups)
-    return y
+    return y if gain is None else y * gain
 
 
 @contextmanager

@@ -43,13 +43,6 @@ def test_equal_images_are_perfect():
 
 
 @pytest.mark.parametrize('metric', METRICS.values())
-def test_sees_what_rounding_would_hide(metric):
-    image = np.full((16, 16, 3), 100, np.float32)
-    assert metric.unrounded
-    assert metric(image + np.random.default_rng(0).uniform(-0.4, 0.4, image.shape), image) < metric(image, image)
-
-
-@pytest.mark.parametrize('metric', METRICS.values())
 @pytest.mark.parametrize(
     ('first', 'second', 'message'),
     [((16, 16, 3), (16, 15, 3), 'same shape'), ((16, 16), (16, 16), 'colour'), ((16, 16, 1), (16, 16, 1), 'colour')],

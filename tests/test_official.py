@@ -107,7 +107,7 @@ def test_the_network_is_inferred_from_the_weights(name):
 def test_other_weights_are_not_taken_for_official():
     with pytest.raises(CheckpointError, match='first keys are conv_first.weight'):
         convert_official({'conv_first.weight': torch.zeros(1)})
-    with pytest.raises(CheckpointError, match='whole restorer or router'):
+    with pytest.raises(CheckpointError, match='only a whole restorer, or a router with'):
         convert_to_official({'intro.lora_A': torch.zeros(1)})
 
 

@@ -1,5 +1,6 @@
 """Options files: read without code, checked whole, every mistake named with its remedy."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,27 @@ def test_shipped_options_are_right_but_for_files_that_are_made_later(file):
     except OptionsError as error:
         wrong = [line for line in str(error).splitlines() if 'which does not exist' not in line]
         assert not wrong, wrong
+
+
+def test_every_key_is_explained_in_the_readme():
+    from lorair_arch.utils.option_schema import datasets, networks, training
+    from lorair_arch.utils.option_schema.specs import Items, Section
+
+    def keys(spec):
+        if isinstance(spec, Items):
+            yield from keys(spec.item)
+        elif isinstance(spec, Section):
+            for key, value in spec.keys.items():
+                yield key
+                yield from keys(value)
+
+    sections = [training.options(model_type, is_train=True) for model_type in training.OWN_MODELS]
+    sections += [*networks._NETWORKS.values(), datasets._SOURCE]
+    known = {key for section in sections for key in keys(section)} | set(datasets._types(train=True)['AllInOneDataset'])
+    readme = (REPO / 'options/README.md').read_text()
+    assert (
+        sorted(
+            key for key in known - {'backend', 'port', 'project', 'resume_id'} if not re.search(f'[`.]{key}\\b', readme)
+        )
+        == []
+    )

@@ -233,6 +233,19 @@ def test_a_damaged_validation_image_of_a_basicsr_data_set_is_named(here):
         train(stage('sr'))
 
 
+def test_workers_that_start_anew_read_the_same(trained, here):
+    """As they do beside NCCL: nothing of this process is there but what is sent to them."""
+    opt = stage('sr')
+    opt['datasets']['train'] |= {'num_worker_per_gpu': 1, 'persistent_workers': True}
+    code = (
+        'import sys, torch; sys.argv[0] = "basicsr"; torch.multiprocessing.set_start_method("spawn")\n'
+        f'from lorair_arch.cli import basicsr; sys.exit(basicsr(["train", "-opt", "{write_options(here, opt)}"]))'
+    )
+    done = run(here, python=('-c', code))
+    assert done.returncode == 0, done.stderr
+    assert same(weights(here, 'sr', '8'), weights(trained, 'sr', '8'))
+
+
 @pytest.mark.parametrize(('name', 'totals'), [('sr', '8'), ('pretrain', '48')])
 def test_two_processes_train_like_one(trained, here, name, totals):
     """On CPUs, by torchrun, once with a pause: two processes with batches of 1 against one with batches of 2."""

@@ -75,12 +75,12 @@ class DegradationRouter(nn.Module):
         """Classifies images.
 
         Args:
-            lq: [B, 3, H, W] in [0, 1], any size; the aspect is ignored.
+            lq: [B, 3, H, W] in [0, 1], any size, the aspect is ignored; or what `views` makes of images.
 
         Returns:
             Logits [B, E] and prior [B, P].
         """
-        return self.classify(self.views(lq))
+        return self.classify(lq if lq.dim() == 5 else self.views(lq))
 
     def classify(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Gives logits [B, E] and prior [B, P] of views [B, 1 + g * g, 3, s, s]; see `views`."""

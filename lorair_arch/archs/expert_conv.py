@@ -14,9 +14,17 @@ from lorair_arch.archs.routing import Mixture, Routing
 class Conv2d(nn.Conv2d):
     """A plain convolution that takes (and ignores) the experts, so that one network code serves both."""
 
-    def forward(self, x: Tensor, experts: None = None) -> Tensor:
-        """x [B, in, H, W] -> [B, out, H', W']."""
-        return super().forward(x)
+    def forward(self, x: Tensor, experts: None = None, gain: Tensor | None = None) -> Tensor:
+        """x [B, in, H, W] -> [B, out, H', W'], times a gain of each output channel if there is one."""
+        return self._conv_forward(x, *_amplify(self.weight, self.bias, gain))
+
+
+def _amplify(weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scales the outputs of a convolution through its weights: no pass over the features, nothing of them kept."""
+    if gain is None:
+        return weight, bias
+    gain = gain.flatten()
+    return weight * gain[:, None, None, None], None if bias is None else bias * gain
 
 
 class ExpertConv2d(nn.Conv2d):
@@ -57,21 +65,22 @@ class ExpertConv2d(nn.Conv2d):
             # B A read in the order of memory is the change of W: the reshape of the official release
             return self.weight + (b @ a).view(self.weight.shape) * self.scale
 
-    def forward(self, x: Tensor, experts: Mixture | Routing) -> Tensor:
+    def forward(self, x: Tensor, experts: Mixture | Routing, gain: Tensor | None = None) -> Tensor:
         """x [B, in, H, W] -> [B, out, H', W'].
 
         Args:
             x: Features.
             experts: One mixture for the whole batch, or the routing of each image.
+            gain: Scales the output channels if given, any shape with `out` elements.
         """
         if isinstance(experts, Mixture):
-            return self._conv_forward(x, self.merged_weight(experts), self.bias)
+            return self._conv_forward(x, *_amplify(self.merged_weight(experts), self.bias, gain))
         if self.kernel_size == (1, 1):
-            return self._low_rank(x, experts)
+            return self._low_rank(x, experts, gain)
         parts = zip(x.split(experts.sizes), experts.mixtures)
-        return torch.cat([self(part, mixture) for part, mixture in parts])
+        return torch.cat([self(part, mixture, gain) for part, mixture in parts])
 
-    def _low_rank(self, x: Tensor, routing: Routing) -> Tensor:
+    def _low_rank(self, x: Tensor, routing: Routing, gain: Tensor | None) -> Tensor:
         """1x1 convolution of each image with its own experts, as two thin matrix products."""
         batch, k = routing.experts.shape
         a = self.lora_A.index_select(0, routing.experts.flatten())  # [B k, r, in]
@@ -79,7 +88,9 @@ class ExpertConv2d(nn.Conv2d):
         b = b * (routing.weights.to(b.dtype).reshape(-1, 1, 1) * self.scale)
         a = a.view(batch, -1, self.in_channels).transpose(1, 2)  # [B, in, k r]
         b = b.view(batch, k, self.out_channels, -1).transpose(2, 3).reshape(batch, -1, self.out_channels)
-        y = self._conv_forward(x, self.weight, self.bias).permute(0, 2, 3, 1)
+        if gain is not None:
+            b = b * gain.flatten()
+        y = self._conv_forward(x, *_amplify(self.weight, self.bias, gain)).permute(0, 2, 3, 1)
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
         y = torch.baddbmm(y.flatten(1, 2), tokens @ a, b).view(y.shape)
         return y.permute(0, 3, 1, 2)

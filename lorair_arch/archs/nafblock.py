@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from lorair_arch.archs.expert_conv import make_conv
 from lorair_arch.archs.local_pool import local_mean, pad_to, window_size
@@ -27,10 +28,28 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
+class _SimpleGate(torch.autograd.Function):
+    """Writes both halves of the gradient where they belong; autograd would make them apart and copy them together."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        a, b = x.chunk(2, dim=1)
+        return a * b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        for half, other in zip(grad_x.chunk(2, dim=1), reversed(x.chunk(2, dim=1))):
+            torch.mul(grad, other, out=half)
+        return grad_x
+
+
 def simple_gate(x: Tensor) -> Tensor:
     """[B, 2C, H, W] -> [B, C, H, W]: the product of the two halves of the channels."""
-    a, b = x.chunk(2, dim=1)
-    return a * b
+    return _SimpleGate.apply(x)
 
 
 class PoolWindow:
@@ -82,10 +101,8 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]."""
         y = simple_gate(self.conv2(self.conv1(self.norm1(x), experts), experts))
-        y = self.conv3(y * self.attention(y, experts), experts)
-        x = torch.addcmul(x, y, self.beta)
-        y = self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts)
-        return torch.addcmul(x, y, self.gamma)
+        x = x + self.conv3(y * self.attention(y, experts), experts, self.beta)
+        return x + self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma)
 
     def attention(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention, [B, C, 1, 1] from the global mean or [B, C, H, W] from local means."""

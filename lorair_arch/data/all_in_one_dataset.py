@@ -20,7 +20,7 @@ _LOADER_KEYS = (
     'name', 'type', 'phase', 'scale', 'io_backend', 'num_worker_per_gpu', 'batch_size_per_gpu', 'use_shuffle',
     'dataset_enlarge_ratio', 'pin_memory', 'persistent_workers', 'prefetch_mode', 'num_prefetch_queue',
 )  # fmt: skip
-DATASET_KEYS = ('sources', 'gt_size', 'use_hflip', 'use_rot', 'seed', *_LOADER_KEYS)
+DATASET_KEYS = ('sources', 'gt_size', 'pad_small', 'use_hflip', 'use_rot', 'seed', *_LOADER_KEYS)
 
 
 @DATASET_REGISTRY.register()
@@ -36,7 +36,8 @@ class AllInOneDataset(torch.utils.data.Dataset):
         opt: options with the keys
             sources: a list of mappings, see `sources.Source`.
             phase: 'train', or 'val' or 'test'.
-            gt_size: side of the training crops in pixels.
+            gt_size: side of the training crops in pixels; None: whole images, see `collate_whole`.
+            pad_small: extend training images that are smaller than the crops by reflection; off by default: an error.
             use_hflip, use_rot: flip, and rotate by quarter turns, in training; off by default.
             seed: a whole number; 0 by default.
 
@@ -55,7 +56,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         check_keys(opt, DATASET_KEYS, where)
         self._train = opt['phase'] == 'train'
         self._gt_size, self._seed = opt.get('gt_size'), opt.get('seed', 0)
-        if self._train and not _is_whole(self._gt_size, 1):
+        if self._train and not (_is_whole(self._gt_size, 1) or opt.get('gt_size', 0) is None):
             raise OptionsError(f'{where}: gt_size: expected the side of the crops in pixels, found {self._gt_size!r}')
         if not _is_whole(self._seed, 0):
             raise OptionsError(f'{where}: seed: expected a whole number from 0, found {self._seed!r}')
@@ -94,7 +95,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         source, number = self._draw(rng) if self._train else self._locate(index)
         lq, gt = source.load(number)
         lq_path, gt_path = source.paths(number)
-        if self._train:
+        if self._train and self._gt_size:
             lq, gt = self._crop(lq, gt, gt_path, rng)
         gt = to_float(gt)
         # What is made on the fly is rounded to 8 bits, as if it came from a file.
@@ -120,9 +121,14 @@ class AllInOneDataset(torch.utils.data.Dataset):
     def _crop(self, lq: np.ndarray, gt: np.ndarray, path: str, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         size, (height, width) = self._gt_size, gt.shape[:2]
         if height < size or width < size:
-            raise DataError(
-                f"'{path}' ({width} x {height} pixels) is smaller than gt_size ({size}); remove it or lower gt_size"
-            )
+            if not self.opt.get('pad_small', False):
+                raise DataError(
+                    f"'{path}' ({width} x {height} pixels) is smaller than gt_size ({size}); remove it, lower gt_size "
+                    'or set pad_small'
+                )
+            more = (0, max(size - height, 0)), (0, max(size - width, 0)), (0, 0)
+            lq, gt = (np.pad(image, more, mode='symmetric') for image in (lq, gt))
+            height, width = gt.shape[:2]
         top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
         return tuple(image[top : top + size, left : left + size] for image in (lq, gt))
 
@@ -130,6 +136,11 @@ class AllInOneDataset(torch.utils.data.Dataset):
         flip = self.opt.get('use_hflip', False) and rng.random() < 0.5
         quarters = int(rng.integers(4)) if self.opt.get('use_rot', False) else 0
         return tuple(np.rot90(image[:, ::-1] if flip else image, quarters) for image in (lq, gt))
+
+
+def collate_whole(samples: list[dict[str, Any]]) -> dict[str, list]:
+    """Makes a batch of whole images, which may differ in size: a list for each key."""
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
 def _odds(sources: list[Source], where: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """PSNR and SSIM as the all-weather papers compute them (Histoformer, arXiv 2407.10172; LoRA-IR, Table 1).
 
-Their scripts weigh the channels of OpenCV's BGR images in RGB order, so that their "Y" is not the luma of BasicSR's
-`test_y_channel`. Numbers that are to stand beside the published ones need the same arithmetic, to the float32.
+Their scripts read the saved 8-bit files and weigh the channels of OpenCV's BGR images in RGB order, so that their "Y" is
+not the luma of BasicSR's `test_y_channel`; it is not rounded. Numbers that are to stand beside the published ones need
+the same arithmetic, to the float32.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def calculate_psnr_allweather(img: np.ndarray, img2: np.ndarray, crop_border: in
     """PSNR of the all-weather papers, in dB.
 
     Args:
-        img: Restored image [H, W, 3], BGR, range [0, 255], not rounded.
+        img: Restored image [H, W, 3], BGR, range [0, 255]; 8 bits for the published numbers.
         img2: Ground truth, the same shape and range.
         crop_border: Pixels to leave out at each edge.
 
@@ -55,7 +56,7 @@ def calculate_ssim_allweather(img: np.ndarray, img2: np.ndarray, crop_border: in
     """SSIM of the all-weather papers: a uniform window of 11 x 11 pixels.
 
     Args:
-        img: Restored image [H, W, 3], BGR, range [0, 255], not rounded.
+        img: Restored image [H, W, 3], BGR, range [0, 255]; 8 bits for the published numbers.
         img2: Ground truth, the same shape and range.
         crop_border: Pixels to leave out at each edge.
 
@@ -66,8 +67,3 @@ def calculate_ssim_allweather(img: np.ndarray, img2: np.ndarray, crop_border: in
     if min(img.shape) < WINDOW:
         raise ValueError(f'SSIM needs at least {WINDOW} x {WINDOW} pixels inside the border, got {img.shape}')
     return float(structural_similarity(img2, img, win_size=WINDOW, data_range=1))
-
-
-# our validation gives these two the float image: rounding to 8 bits first would change the published numbers
-calculate_psnr_allweather.unrounded = True
-calculate_ssim_allweather.unrounded = True

@@ -22,8 +22,13 @@ class DegradationRouterModel(Validated, StageModel):
     role = 'router'
 
     def feed_data(self, data: dict) -> None:
-        """Takes a batch: `lq` [B, 3, H, W] and the names `degradation`."""
-        self.lq = data['lq'].to(self.device, non_blocking=True)
+        """Takes a batch: `lq` [B, 3, H, W], or a list of whole images [3, H, W], and the names `degradation`."""
+        lq = data['lq']
+        if isinstance(lq, list):  # images of different sizes have views of one size
+            views = self.get_bare_model(self.net).views
+            self.lq = torch.cat([views(image[None].to(self.device, non_blocking=True)) for image in lq])
+        else:
+            self.lq = lq.to(self.device, non_blocking=True)
         self.labels = torch.tensor([self._label(name) for name in data.get('degradation', ())], device=self.device)
         if len(self.labels) != len(self.lq):
             raise DataError('The data set does not say how its images are degraded: training a router needs it.')

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
 from basicsr.utils import imwrite, tensor2img
-from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.errors import DataError, OptionsError
@@ -94,12 +93,10 @@ class RestorationModel(Validated, StageModel):
         return record
 
     def _metrics(self) -> dict[str, float]:
-        rounded = [tensor2img(image) for image in (self.output, self.gt)]
-        exact = [tensor2img(image, out_type=np.float32) * 255 for image in (self.output, self.gt)]
+        # 8 bits, as in the file that is saved: the published numbers are measured on files
+        img, img2 = (tensor2img(image) for image in (self.output, self.gt))
         values = {}
         for name, opt in (self.opt['val'].get('metrics') or {}).items():
-            unrounded = getattr(METRIC_REGISTRY.get(opt['type']), 'unrounded', False)
-            img, img2 = exact if unrounded else rounded
             values[name] = float(calculate_metric({'img': img, 'img2': img2}, opt))
         return values
 

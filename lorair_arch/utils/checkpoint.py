@@ -16,6 +16,7 @@ from lorair_arch.utils.official import convert_official, convert_to_official, of
 from lorair_arch.utils.recognise import describe, infer_network, kind_of
 
 __all__ = [
+    'check_fit',
     'convert_official',
     'convert_to_official',
     'infer_network',
@@ -40,8 +41,8 @@ def state_dict_of(path: str | os.PathLike, param_key: str = 'params') -> tuple[S
         param_key: Which weights of BasicSR's container: 'params' or 'params_ema'; if it has only the other, that one.
 
     Returns:
-        The state dict on the CPU, and the description that this project saves along (kind, network, degradations), or
-        None where the file has none.
+        The state dict on the CPU, and the description that this project saves along (kind, network, degradations);
+        {'official': True} for a file of the official release, None where there is none.
 
     Raises:
         CheckpointError: As `load_file`, or the file holds no state dict.
@@ -64,6 +65,7 @@ def state_dict_of(path: str | os.PathLike, param_key: str = 'params') -> tuple[S
             state_dict = convert_official(state_dict)
         except CheckpointError as error:
             raise CheckpointError(f'{path}: {error}') from error
+        meta = {'official': True}
     return state_dict, meta if isinstance(meta, dict) else None
 
 
@@ -79,7 +81,19 @@ def load_into(
         path: Where the weights come from, for the messages.
 
     Raises:
-        CheckpointError: Names or shapes differ, or a value is not finite. The network is unchanged then.
+        CheckpointError: As `check_fit`. The network is unchanged then.
+    """
+    check_fit(net, state_dict, allow_missing, path)
+    net.load_state_dict(state_dict, strict=False)
+
+
+def check_fit(
+    net: nn.Module, state_dict: StateDict, allow_missing: Collection[str] = (), path: str | os.PathLike = 'state dict'
+) -> None:
+    """Compares weights with a network, which may be on the meta device; see `load_into`.
+
+    Raises:
+        CheckpointError: Names or shapes differ, or a value is not finite.
     """
     own = net.state_dict()
     optional = {key for key in own if key.endswith(tuple(allow_missing))}
@@ -105,7 +119,6 @@ def load_into(
     for key, value in state_dict.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f'{path} holds infinite or undefined numbers in {key}: its training has diverged')
-    net.load_state_dict(state_dict, strict=False)
 
 
 def _ending(key: str) -> str:

@@ -102,7 +102,7 @@ def convert_to_official(state_dict: StateDict) -> StateDict:
     if 'prior_mlp.0.weight' in state_dict and 'intro.weight' in state_dict:
         return _restorer(state_dict, _RESTORER_BACK)
     raise CheckpointError(
-        'only a whole restorer or router has official names (experts alone: load them on top of their base first); '
+        'only a whole restorer, or a router with a vision transformer, has official names; '
         f'the first keys are {", ".join(list(state_dict)[:3]) or "missing"}'
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -22,12 +22,40 @@ _SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of weights, and what is written in it about its network (None: nothing)."""
+    """One file of weights, by our names, and what is known of it.
+
+    Attributes:
+        path: The file.
+        kind: 'router', 'restorer' or 'experts'.
+        state_dict: The weights, on the CPU.
+        network: Options of its network as they are written in the file; None: nothing is.
+        degradations: Their names, in the order of the classes, or None.
+        official: It has the names of the official release.
+    """
 
     path: Path
+    kind: str
     state_dict: dict[str, Tensor]
     network: dict | None
     degradations: list[str] | None
+    official: bool
+
+    def with_experts(self, experts: Weights) -> Weights:
+        """Gives this restorer with experts that were trained on it."""
+        return replace(experts, kind='restorer', state_dict={**self.state_dict, **experts.state_dict})
+
+    def options(self) -> dict:
+        """Gives the options of the network: as written in the file or, if it is silent, as the shapes tell.
+
+        Raises:
+            CheckpointError: The shapes do not tell it.
+        """
+        try:
+            options = dict(self.network or infer_network(self.state_dict))
+        except CheckpointError as error:
+            raise CheckpointError(f'{self.path}: {error}') from error
+        options.pop('pretrained', None)  # weights that CLIP was once initialised with are in the file already
+        return options
 
 
 def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
@@ -44,7 +72,7 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     Raises:
         CheckpointError: A file is missing, superfluous or damaged, or the files do not belong together.
     """
-    files = _read(paths)
+    files = read_weights(paths)
     router_file, restorer, experts = (files.get(kind) for kind in ('router', 'restorer', 'experts'))
     names = ', '.join(str(file.path) for file in files.values())
     if router_file is None:
@@ -52,28 +80,30 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     if restorer is None:
         what = 'the restorer that the experts were trained on' if experts else 'a restorer'
         raise CheckpointError(f'{what} is not among the weights ({names}): add its file')
-    router = _build(router_file)
     if experts:
-        if experts.degradations and router_file.degradations not in (None, experts.degradations):
-            raise CheckpointError(
-                f'{router_file.path} tells {", ".join(router_file.degradations)} apart, but {experts.path} was trained '
-                f'for {", ".join(experts.degradations)}: use the router that the experts were trained with'
-            )
-        state_dict = {**restorer.state_dict, **experts.state_dict}
-        restorer = Weights(experts.path, state_dict, experts.network, experts.degradations)
-    net = _build(restorer)
+        restorer = restorer.with_experts(experts)
+    router, net = (_load(weights) for weights in (router_file, restorer))
     classes = router.head.out_features
     if net.prior_dim != router.prior_dim or net.num_experts not in (None, classes):
         raise CheckpointError(
             f'{router_file.path} (prior of {router.prior_dim}, {classes} degradations) does not fit {restorer.path} '
             f'(prior of {net.prior_dim}, {net.num_experts or "no"} experts): use the router that it was trained with'
         )
+    if net.num_experts and restorer.degradations and router_file.degradations not in (None, restorer.degradations):
+        raise CheckpointError(
+            f'{router_file.path} tells {", ".join(router_file.degradations)} apart, but {restorer.path} was trained '
+            f'for {", ".join(restorer.degradations)}: use the router that it was trained with'
+        )
     degradations = router_file.degradations or restorer.degradations or []
     return router, net, degradations if len(degradations) == classes else [str(i) for i in range(classes)]
 
 
-def _read(paths: Paths) -> dict[str, Weights]:
-    """Reads the files, by kind: router, restorer, experts."""
+def read_weights(paths: Paths) -> dict[str, Weights]:
+    """Reads files of weights, or those in a folder, by kind: router, restorer, experts; averaged ones (EMA) if any.
+
+    Raises:
+        CheckpointError: A file is damaged or something else, or there are two of a kind.
+    """
     files: dict[str, Weights] = {}
     for path in _files([paths] if isinstance(paths, (str, os.PathLike)) else paths):
         state_dict, meta = state_dict_of(path, 'params_ema')
@@ -86,7 +116,8 @@ def _read(paths: Paths) -> dict[str, Weights]:
         if kind in files:
             plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
             raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
-        files[kind] = Weights(path, state_dict, meta.get('network'), meta.get('degradations'))
+        names, official = meta.get('degradations') or None, meta.get('official', False)
+        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, official)
     return files
 
 
@@ -103,17 +134,24 @@ def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     return files
 
 
-def _build(weights: Weights) -> nn.Module:
-    """Builds the network of a file; weights that CLIP was once initialised with are in the file already."""
-    options = dict(weights.network or infer_network(weights.state_dict))
-    options.pop('pretrained', None)
+def build(weights: Weights) -> nn.Module:
+    """Builds the network of a file, without loading the weights.
+
+    Raises:
+        CheckpointError: There is no such network.
+    """
+    options = weights.options()
     try:
-        net = ARCH_REGISTRY.get(options.pop('type'))(**options)
+        return ARCH_REGISTRY.get(options.pop('type'))(**options)
     except LoRAIRError as error:
         raise CheckpointError(f'{weights.path} describes a network that cannot be built: {error}') from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{weights.path} describes a network unknown here ({error}): is the package that defines it missing?'
         ) from error
+
+
+def _load(weights: Weights) -> nn.Module:
+    net = build(weights)
     load_into(net, weights.state_dict, path=weights.path)
     return net.eval().requires_grad_(False)

@@ -19,6 +19,11 @@ _OTHERS = {
     'visual.conv1.weight': 'a whole CLIP model in open_clip form',
     'vision_model.embeddings.class_embedding': 'a CLIP model in Hugging Face form',
 }
+# the encoder of the official release; a name of open_clip says in one word what these sizes say
+_OFFICIAL_CLIP = 'ViT-L-14-336-quickgelu'
+_OFFICIAL_VISION = {
+    'image_size': 336, 'patch_size': 14, 'layers': 24, 'width': 1024, 'head_width': 64, 'mlp_ratio': 4.0,
+}  # fmt: skip
 
 
 def kind_of(state_dict: StateDict) -> str | None:
@@ -58,7 +63,8 @@ def infer_network(state_dict: StateDict) -> dict:
     """Gives the options of the network that a set of weights fits, as an options file would write them.
 
     Shapes do not tell everything: the number of active experts (`top_k`), `alpha` and `local_pool_size` stay at the
-    network's defaults, a CLIP backbone is taken for an OpenAI one (quick GELU, heads of 64 channels).
+    network's defaults, a CLIP backbone is taken for an OpenAI one (quick GELU, heads of 64 channels), by its name if it
+    has the sizes of the official release's.
 
     Args:
         state_dict: A restorer with or without experts, or a router with a vision transformer, by our names.
@@ -112,12 +118,9 @@ def _router(state_dict: StateDict) -> dict:
         'head_width': min(64, width),
         'mlp_ratio': len(state_dict['clip.transformer.resblocks.0.mlp.c_fc.weight']) / width,
     }
+    clip = {'embed_dim': state_dict['clip.proj'].shape[1], 'vision_cfg': vision, 'quick_gelu': True}
     return {
         'type': 'DegradationRouter',
-        'clip_model': {
-            'embed_dim': state_dict['clip.proj'].shape[1],
-            'vision_cfg': vision,
-            'quick_gelu': True,
-        },
+        'clip_model': _OFFICIAL_CLIP if vision == _OFFICIAL_VISION and clip['embed_dim'] == 768 else clip,
         'num_degradations': len(state_dict['head.weight']),
     }

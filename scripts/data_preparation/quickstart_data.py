@@ -39,7 +39,7 @@ DEGRADATIONS = {
     'lowlight': {'type': 'lowlight', 'gamma': [2, 3], 'beta': [0.5, 0.8], 'sigma': [0, 5]},
 }
 # Each training photograph is there at several sizes, each time degraded anew.
-SCALES = (1, 0.8, 0.65, 0.5)
+SCALES = (1, 0.9, 0.75, 0.6)
 SEED = 0
 
 

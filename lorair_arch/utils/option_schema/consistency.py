@@ -62,6 +62,9 @@ def check_stage(opt: dict[str, Any], is_train: bool, report: Report) -> None:
         report('network_g.lora', f'found a mapping, expected null: experts are for {FINETUNE}')
     if stage == FINETUNE and not restorer.get('lora'):
         report('network_g.lora', f'missing, expected a mapping with rank and num_experts (else use {PRETRAIN})')
+    train = opt['datasets'].get('train', {})
+    if stage != ROUTER and train.get('type') == 'AllInOneDataset' and train['gt_size'] is None:
+        report('datasets.train.gt_size', 'found null, expected pixels: only the router is trained on whole images')
     _check_prior(restorer, router, report)
     _check_degradations(opt, restorer.get('lora') or {}, router, report)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.pairing import compile_match
 from lorair_arch.errors import OptionsError
 from lorair_arch.utils.option_schema.specs import (
     Items,
@@ -73,7 +74,8 @@ def _types(train: bool) -> dict[str, dict[str, Spec]]:
     return {
         'AllInOneDataset': {
             'sources': Items(item=_SOURCE, required=True),
-            'gt_size': integer(1, required=train),
+            'gt_size': integer(1, required=train, null=train),
+            'pad_small': boolean(),
             'use_hflip': boolean(),
             'use_rot': boolean(),
             'seed': integer(0),
@@ -106,13 +108,14 @@ def _check_source(source: dict[str, Any], where: str, report: Report) -> None:
     if ('dataroot_lq' in source) == ('degrade' in source):
         found = 'both' if 'degrade' in source else 'neither'
         report(where, f'found {found}, expected either dataroot_lq (pairs) or degrade (clean images to degrade)')
-    if 'degrade' in source:
-        try:
+    try:
+        compile_match(source.get('match'), f'{where}.match')
+        if 'degrade' in source:
             build_degradation(source['degrade'], f'{where}.degrade')
-        except OptionsError as error:
-            place, _, what = str(error).partition(': ')
-            report(place, what)
-    elif 'degradation' not in source:
+    except OptionsError as error:
+        place, _, what = str(error).partition(': ')
+        report(place, what)
+    if 'degrade' not in source and 'degradation' not in source:
         report(f'{where}.degradation', 'missing, expected the name of a degradation')
 
 
