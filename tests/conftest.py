@@ -6,6 +6,7 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ['HF_HUB_OFFLINE'] = '1'
 
+import logging  # noqa: E402
 import random  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -21,3 +22,18 @@ def seed():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def loggers():
+    """Gives the loggers back as they were: commands and BasicSR's models set them up for the whole process."""
+    from basicsr.utils.logger import initialized_logger
+
+    names = ('basicsr', 'lorair_arch')
+    before = [(list((logger := logging.getLogger(name)).handlers), logger.level, logger.propagate) for name in names]
+    yield
+    for name, (handlers, level, propagate) in zip(names, before):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+    initialized_logger.clear()

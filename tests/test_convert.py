@@ -9,7 +9,7 @@ import torch
 from lorair_arch import Restorer, cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.errors import LoRAIRError
+from lorair_arch.errors import CheckpointError, LoRAIRError
 from lorair_arch.utils.checkpoint import convert_official, convert_to_official, infer_network, load_file, save_file
 from lorair_arch.utils.convert import convert
 from tests import tiny
@@ -53,7 +53,9 @@ def test_official_to_ours_and_back_bit_for_bit(tmp_path, name, suffix):
     torch.save({'params': weights}, official)
     convert([official], ours)
     convert([ours], back, to='official')
-    assert equal(torch.load(ours)['params'] if suffix == '.pth' else load_file(ours)['params'], convert_official(weights))
+    assert equal(
+        torch.load(ours)['params'] if suffix == '.pth' else load_file(ours)['params'], convert_official(weights)
+    )
     content = torch.load(back)
     assert content.keys() == {'params'}
     assert equal(content['params'], weights)
@@ -71,6 +73,15 @@ def test_every_form_restores_the_same(official, tmp_path):
         np.testing.assert_array_equal(restorer(image), expected(image))
         np.testing.assert_array_equal(restorer(image, 'rain'), expected(image, '1'))
     assert (expected(image) != image).any()
+
+
+def test_names_in_another_order_are_refused(official, tmp_path):
+    convert([official / 'setting1_router.pth'], tmp_path / 'ours/router.pth', degradations=NAMES)
+    convert([official / 'setting1_ir.pth'], tmp_path / 'ours/ir.pth', degradations=NAMES[::-1])
+    with pytest.raises(
+        CheckpointError, match='router.pth tells snow, rain, raindrop apart, but .*ir.pth was trained for'
+    ):
+        Restorer.from_pretrained(tmp_path / 'ours', 'cpu')
 
 
 def test_official_files_are_what_they_were_made_from(official):
@@ -208,7 +219,10 @@ def spoilt(kind, official, folder):
     ('kind', 'message'),
     [
         ('another architecture', 'seems to hold a super-resolution network such as RRDBNet, EDSR or SwinIR: a router'),
-        ('missing keys', "restorer with 3 experts; missing are 1 of the network's 151 tensors (encoders.0.blocks.0.conv2"),
+        (
+            'missing keys',
+            "restorer with 3 experts; missing are 1 of the network's 151 tensors (encoders.0.blocks.0.conv2",
+        ),
         ('extra keys', 'it seems to hold a LoRA-IR restorer with 3 experts; unknown to the network: 1 (encoders.0.bl'),
         ('wrong shapes', 'encoders.0.blocks.0.conv1.bias is [5] in the file and [32] in the network'),
         ('not a number', 'holds infinite or undefined numbers in ending.bias'),
@@ -247,7 +261,7 @@ def test_what_cannot_be_converted(official, tmp_path):
         ([ir], ours, {'degradations': ['a', 'b']}, '--degradations: found a, b, expected 3 different names'),
         ([router], ours, {'degradations': ['a', 'b', 'b']}, 'expected 3 different names'),
         ([ir], ours, {'degradations': NAMES, 'to': 'official'}, 'official files hold no names'),
-        ([tmp_path / 'tiny/base.pth'], ours, {'to': 'official'}, 'has prior_dim = 8, but the official code only knows 384'),
+        ([tmp_path / 'tiny/base.pth'], ours, {'to': 'official'}, 'prior_dim = 8, but the official code only knows 384'),
         ([tmp_path / 'tiny/experts.pth'], ours, {'to': 'official'}, 'name the file of their restorer too'),
         ([bare], ours, {}, f'{bare}: a restorer or a router is needed, but this seems to be 3 low-rank experts'),
         ([tmp_path / 'resnet.pth'], ours, {'to': 'official'}, 'or a router with a vision transformer, has official'),

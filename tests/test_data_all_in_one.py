@@ -3,11 +3,12 @@
 import pickle
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from lorair_arch.data.all_in_one_dataset import AllInOneDataset
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.errors import DataError, OptionsError, sentence
@@ -168,7 +169,30 @@ def test_too_small_image(sources):
     with pytest.raises(DataError) as caught:
         training_set(sources[:1], gt_size=48)[0, 0]
     assert '/gt/img' in str(caught.value)
-    assert str(caught.value).endswith('(40 x 48 pixels) is smaller than gt_size (48); remove it or lower gt_size')
+    expected = '(40 x 48 pixels) is smaller than gt_size (48); remove it, lower gt_size or set pad_small'
+    assert str(caught.value).endswith(expected)
+
+
+@pytest.mark.parametrize('size', [44, 48, 60, 120])
+def test_small_images_are_extended_by_reflection(sources, size):
+    options = {'use_hflip': False, 'use_rot': False, 'pad_small': True}
+    sample = training_set(sources[:1], gt_size=size, **options)[0, 0]
+    whole = training_set(sources[:1], gt_size=None, **options)[0, 0]
+    for key in ('lq', 'gt'):
+        image = whole[key].permute(1, 2, 0).numpy()
+        image = cv2.copyMakeBorder(image, 0, max(size - 48, 0), 0, max(size - 40, 0), cv2.BORDER_REFLECT)
+        crop = sample[key].permute(1, 2, 0).numpy()
+        assert crop.shape == (size, size, 3)
+        assert any(np.array_equal(image[top : top + size], crop) for top in range(len(image) - size + 1))
+
+
+def test_whole_images(sources):
+    dataset = training_set(sources[:1], gt_size=None)
+    samples = [dataset[0, i] for i in range(20)]
+    assert {tuple(sample['lq'].shape) for sample in samples} == {(3, 48, 40), (3, 40, 48)}  # some are turned
+    batch = collate_whole(samples[:3])
+    assert all(torch.equal(image, sample['lq']) for image, sample in zip(batch['lq'], samples))
+    assert batch['degradation'] == [sample['degradation'] for sample in samples[:3]]
 
 
 def test_an_error_in_a_worker_keeps_its_sentence(sources, tmp_path):
@@ -186,6 +210,7 @@ def test_an_error_in_a_worker_keeps_its_sentence(sources, tmp_path):
     [
         ({'sources': []}, "data set 'x': sources: expected a list with at least one source, found []"),
         ({'sources': None}, "data set 'x': sources: expected a list with at least one source, found None"),
+        ({'gt_size': -1}, "data set 'x': gt_size: expected the side of the crops in pixels, found -1"),
         ({'gt_size': 0}, "data set 'x': gt_size: expected the side of the crops in pixels, found 0"),
         ({'gt_size': '64'}, "data set 'x': gt_size: expected the side of the crops in pixels, found '64'"),
         ({'seed': -1}, "data set 'x': seed: expected a whole number from 0, found -1"),

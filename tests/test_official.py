@@ -174,26 +174,30 @@ def test_loss_and_gradients(name, memory_format):
 # router
 
 
+@pytest.mark.parametrize('memory_format', FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize('case', [0, 1, 2])
-def test_pillow_views_are_the_official_ones_bit_for_bit(case):
+def test_pillow_views_are_the_official_ones_bit_for_bit(case, memory_format):
     golden = Golden('router')
-    views = router(golden, views='pillow').views(photograph(case))
+    views = router(golden, views='pillow').views(photograph(case).contiguous(memory_format=memory_format))
     assert torch.equal(views[0], golden[f'{case}.views'])
 
 
-def test_logits_and_prior_of_the_official_views():
+@pytest.mark.parametrize('memory_format', FORMATS.values(), ids=FORMATS)
+def test_logits_and_prior_of_the_official_views(memory_format):
     golden = Golden('router')
-    net = router(golden)
+    net = router(golden).to(memory_format=memory_format)
     with torch.no_grad():
-        logits, prior = net.classify(torch.stack([golden[f'{case}.views'] for case in range(3)]))
+        logits, prior = net(torch.stack([golden[f'{case}.views'] for case in range(3)]))
     assert (logits - golden['logits']).abs().max() <= 1e-5
     assert (prior - golden['prior']).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize('memory_format', FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize(('views', 'tolerance'), [('pillow', 1e-5), ('device', 5e-3)])
-def test_logits_of_images(views, tolerance):
+def test_logits_of_images(views, tolerance, memory_format):
     golden = Golden('router')
-    net = router(golden, views=views)
+    net = router(golden, views=views).to(memory_format=memory_format)
+    images = [photograph(case).contiguous(memory_format=memory_format) for case in range(3)]
     with torch.no_grad():
-        logits = torch.cat([net(photograph(case))[0] for case in range(3)])
+        logits = torch.cat([net(image)[0] for image in images])
     assert (logits - golden['logits']).abs().max() <= tolerance

@@ -1,6 +1,7 @@
-"""Setting I of the official release: its options files run on official files, in real processes, on folders and LMDBs."""
+"""Setting I of the official release: its options files test and train official files, on folders and LMDBs."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from basicsr.utils import tensor2img
 
-from lorair_arch import pipeline
+from lorair_arch import cli, pipeline
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data.lmdb_writer import LmdbWriter
@@ -83,7 +84,9 @@ def test_official_files_are_tested_on_folders_and_lmdbs(here):
     for part, stem in zip(('lq', 'gt'), SETS['raindrop_a']):
         lmdb[f'dataroot_{part}'] = f'{part}.lmdb'
         with LmdbWriter(str(here / f'{part}.lmdb')) as writer:
-            writer.put(stem, cv2.imread(str(here / f'datasets/allweather/test/raindrop_a/{part}/{stem}.png'))[..., ::-1])
+            writer.put(
+                stem, cv2.imread(str(here / f'datasets/allweather/test/raindrop_a/{part}/{stem}.png'))[..., ::-1]
+            )
     source = json.dumps({'degradation': 'raindrop', 'match': r'^(\d+)', **lmdb})
     sets = f'datasets:test_4={{name: lmdb, type: AllInOneDataset, sources: [{source}]}}'
     command = ['test', '-opt', str(OPTIONS / 'test/setting1.yml'), '--force_yml', 'num_gpu=0', 'val:save_img=true']
@@ -105,14 +108,16 @@ def test_official_files_are_tested_on_folders_and_lmdbs(here):
     assert lmdb['mean'] == folder['mean']
 
 
-@pytest.mark.parametrize('in_process', [True, False])
 @pytest.mark.parametrize(
-    ('stage', 'start'),
-    [('router', 'setting1_router'), ('pretrain', 'pretrained'), ('finetune', 'pretrained'), ('finetune', 'setting1_ir')],
+    ('stage', 'start', 'in_process'),
+    [
+        ('router', 'setting1_router', True),
+        ('pretrain', 'pretrained', True),
+        ('finetune', 'pretrained', False),
+        ('finetune', 'setting1_ir', True),
+    ],
 )
 def test_official_files_are_trained_further(here, monkeypatch, stage, start, in_process):
-    if not in_process and start != 'pretrained':
-        pytest.skip('one process of its own for each kind of restorer is enough')
     label = 'router' if stage == 'router' else 'g'
     changes = [
         *('num_gpu=0', f'name={stage}', 'train:total_iter=1', 'val:val_freq=1', 'logger:print_freq=1'),
@@ -140,6 +145,33 @@ def test_official_files_are_trained_further(here, monkeypatch, stage, start, in_
         assert changed == {key for key in before if not key.startswith('clip.')}
     else:  # experts that no image of the batch used may be as they were
         assert changed >= {key for key in before if 'lora' not in key}
+
+
+@pytest.mark.parametrize(
+    ('label', 'file', 'message'),
+    [
+        (
+            'g',
+            'setting1_router',
+            'does not fit LoRAIR: it seems to hold a degradation router for 3 degradations; missing',
+        ),
+        (
+            'router',
+            'setting1_ir',
+            'does not fit DegradationRouter: it seems to hold a LoRA-IR restorer with 3 experts;',
+        ),
+        ('g', 'pretrained', 'it seems to hold a LoRA-IR restorer without experts; missing are 100 of the network'),
+        ('g', 'truncated', 'seems to be a truncated or damaged PyTorch file (3000 bytes): copy or download it again'),
+    ],
+)
+def test_a_wrong_file_gives_one_clear_error(here, monkeypatch, capsys, label, file, message):
+    monkeypatch.chdir(here)
+    Path(MODELS, 'truncated.pth').write_bytes(Path(MODELS, 'setting1_ir.pth').read_bytes()[:3000])
+    command = ['test', '-opt', str(OPTIONS / 'test/setting1.yml'), '--force_yml', 'num_gpu=0', *TINY_EXPERTS]
+    assert cli.basicsr([*command, 'name=wrong', f'path:pretrain_network_{label}={MODELS}/{file}.pth']) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert line.startswith(f'error: {MODELS}/{file}.pth ')
+    assert message in line
 
 
 def test_the_networks_have_the_published_size():

@@ -1,8 +1,8 @@
 """PSNR and SSIM as the all-weather papers compute them (Histoformer, arXiv 2407.10172; LoRA-IR, Table 1).
 
-Their scripts read the saved 8-bit files and weigh the channels of OpenCV's BGR images in RGB order, so that their "Y" is
-not the luma of BasicSR's `test_y_channel`; it is not rounded. Numbers that are to stand beside the published ones need
-the same arithmetic, to the float32.
+Their scripts read the saved 8-bit files and weigh the channels of OpenCV's BGR images in RGB order, so that their "Y"
+is not the luma of BasicSR's `test_y_channel`; it is not rounded. Numbers that are to stand beside the published ones
+need the same arithmetic, to the float32.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from lorair_arch.models.validation import Validated, mean, side_by_side, table
 class RestorationModel(Validated, StageModel):
     """Trains or tests a `LoRAIR` network guided by a frozen `DegradationRouter`.
 
-    Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the batch
-    brings them (`prior` [B, P], `logits` [B, E]).
+    Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the
+    batch brings them (`prior` [B, P], `logits` [B, E]).
     """
 
     role = 'g'
@@ -116,9 +116,7 @@ class RestorationModel(Validated, StageModel):
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
         metrics = [key for key in records[0] if key not in ('image', 'degradation')]
         names = list(dict.fromkeys(r['degradation'] for r in records if r['degradation']))
-        groups = {
-            name: {m: mean(r[m] for r in records if r['degradation'] == name) for m in metrics} for name in names
-        }
+        groups = {name: {m: mean(r[m] for r in records if r['degradation'] == name) for m in metrics} for name in names}
         # every degradation counts the same, however many images it has
         total = groups.values() if names else records
         groups[''] = {m: mean(values[m] for values in total) for m in metrics}
@@ -159,7 +157,9 @@ class LoRAIRFinetuneModel(RestorationModel):
         net = build_network(self.opt['network_g'])
         param_key = path.get('param_key_g', 'params')
         if path.get('pretrain_network_g'):
-            self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=self._ENDINGS['lora'])
+            # a test of a restorer without its experts would measure something else without a word
+            missing = self._ENDINGS['lora'] if self.is_train or path.get('pretrain_network_experts') else ()
+            self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=missing)
         if path.get('pretrain_network_experts'):
             base = tuple(key for key in net.state_dict() if not key.endswith(self._ENDINGS['lora']))
             self.load_network(net, path['pretrain_network_experts'], param_key=param_key, missing=base)

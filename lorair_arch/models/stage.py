@@ -104,9 +104,12 @@ class StageModel(BaseModel):
     @torch.no_grad()
     def update_ema(self) -> None:
         """Moves the averaged weights towards the trained ones; frozen weights are equal already."""
-        for average, param in zip(self.net_ema.parameters(), self.get_bare_model(self.net).parameters()):
+        net = self.get_bare_model(self.net)
+        for average, param in zip(self.net_ema.parameters(), net.parameters()):
             if param.requires_grad:
                 average.lerp_(param, 1 - self.ema_decay)
+        for average, buffer in zip(self.net_ema.buffers(), net.buffers()):  # statistics of batch norm
+            average.copy_(buffer)
 
     def get_current_log(self) -> dict[str, float]:
         """Gives the losses of the last step, averaged over processes; only here is the device waited for."""
@@ -157,6 +160,7 @@ class StageModel(BaseModel):
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
             'best': getattr(self, 'best', {}),
+            'manual_seed': self.opt['manual_seed'],
             'rng': torch.get_rng_state(),
         }
         save_file(state, Path(self.opt['path']['training_states'], f'{current_iter}.state'))

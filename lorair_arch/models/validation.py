@@ -45,7 +45,7 @@ class Validated:
         dataset = dataloader.dataset.opt['name']
         rank, world_size = get_dist_info()
         self.pictures: dict[str, Tensor] = {}
-        hidden = rank != 0 or not self.opt['val'].get('pbar', True)
+        hidden = True if rank or not self.opt['val'].get('pbar', True) else None  # None: hidden where no one looks
         batches = tqdm(dataloader, desc=f'Validating {dataset}', unit='image', leave=False, disable=hidden)
         records = [self.evaluate(data, dataset, current_iter, save_img) for data in batches]
         if world_size > 1:

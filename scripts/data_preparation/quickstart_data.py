@@ -2,8 +2,9 @@
 
     python scripts/data_preparation/quickstart_data.py
 
-makes datasets/quickstart/{train,val,test}/{noise,rain,haze,lowlight}_{lq,gt}.lmdb. No photograph is in two of the
-three sets. A second run finds them complete and does nothing.
+makes datasets/quickstart/{train,val,test}/{noise,rain,haze,lowlight}_{lq,gt}.lmdb, and train/clean.lmdb with the
+training photographs in other colours too, to be degraded on the fly. No photograph is in two of the three sets. A second
+run finds them complete and does nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ DEGRADATIONS = {
 }
 # Each training photograph is there at several sizes, each time degraded anew.
 SCALES = (1, 0.9, 0.75, 0.6)
+# A classifier of degradations must not learn the colours and the brightness of six photographs.
+RECOLOURED = 8
 SEED = 0
 
 
@@ -58,8 +61,9 @@ def make_quickstart_data(out: Path, size: int) -> bool:
     """
     if size < 32:
         raise OptionsError(f'--size: expected at least 32 pixels, found {size}')
-    stamp = json.dumps({'photos': PHOTOS, 'degradations': DEGRADATIONS, 'scales': SCALES, 'size': size, 'seed': SEED})
-    lmdbs = [out / split / f'{name}_{side}.lmdb' for split in PHOTOS for name in DEGRADATIONS for side in ('lq', 'gt')]
+    stamp = json.dumps({'photos': PHOTOS, 'degradations': DEGRADATIONS, 'scales': SCALES, 'recoloured': RECOLOURED, 'size': size, 'seed': SEED})
+    clean = out / 'train/clean.lmdb'
+    lmdbs = [clean] + [out / split / f'{name}_{side}.lmdb' for split in PHOTOS for name in DEGRADATIONS for side in ('lq', 'gt')]
     stamp_file = out / 'complete.json'
     if stamp_file.is_file() and stamp_file.read_text() == stamp and all(path.is_dir() for path in lmdbs):
         return False
@@ -77,6 +81,9 @@ def make_quickstart_data(out: Path, size: int) -> bool:
                     lq.put(key, np.rint(degrade(to_float(image), rng) * 255).astype(np.uint8))
                     gt.put(key, image)
                     bar.update()
+    with LmdbWriter(str(clean)) as lmdb:
+        for key, image in recoloured_images(size):
+            lmdb.put(key, image)
     stamp_file.write_text(stamp)
     return True
 
@@ -94,6 +101,16 @@ def clean_images(split: str, size: int) -> Iterator[tuple[str, np.ndarray]]:
             rows, columns = (max(1, round(side / (size / 2))) for side in image.shape[:2])
             tiles = [tile for row in np.array_split(image, rows) for tile in np.array_split(row, columns, axis=1)]
             yield from ((f'{key}_{number}', tile) for number, tile in enumerate(tiles))
+
+
+def recoloured_images(size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Gives (key, RGB uint8 image): training photographs with their channels exchanged, brighter or darker."""
+    for photo, name in enumerate(PHOTOS['train']):
+        image = shrink(read_photo(name), size)
+        for number in range(RECOLOURED):
+            rng = np.random.default_rng([SEED, photo, number])
+            changed = to_float(image)[..., rng.permutation(3)] ** rng.uniform(0.6, 1.6)
+            yield f'{Path(name).stem}_{number}', np.rint(changed * 255).astype(np.uint8)
 
 
 def read_photo(name: str) -> np.ndarray:
