@@ -87,7 +87,9 @@ def test_the_published_encoder_has_the_published_size():
 
 
 def test_without_a_network_the_error_says_what_to_do():
-    with pytest.raises(CheckpointError, match=r"'openai' of RN50 could not be downloaded from timm/resnet50_clip.*put that file"):
+    with pytest.raises(
+        CheckpointError, match=r"'openai' of RN50 could not be downloaded from timm/resnet50_clip.*put that file"
+    ):
         DegradationRouter('RN50', 3, pretrained='openai')
 
 

@@ -96,13 +96,17 @@ def _build_clip(clip_model: str | dict, pretrained: str | None) -> nn.Module:
     if isinstance(clip_model, dict):
         config = clip_model
         if pretrained is not None:
-            raise OptionsError('pretrained goes with the name of an open_clip model, not with a clip_model of one\'s own.')
+            raise OptionsError(
+                "pretrained goes with the name of an open_clip model, not with a clip_model of one's own."
+            )
     elif pretrained is not None:
         return _load_clip(clip_model, pretrained)
     else:
         config = open_clip.get_model_config(clip_model)
         if config is None:
-            raise OptionsError(f'clip_model is {clip_model!r}; open_clip knows {", ".join(open_clip.list_models()[:5])}, …')
+            raise OptionsError(
+                f'clip_model is {clip_model!r}; open_clip knows {", ".join(open_clip.list_models()[:5])}, …'
+            )
     keys = {'embed_dim', 'vision_cfg', 'quick_gelu'}
     missing = {'embed_dim', 'vision_cfg'} - set(config)
     if missing or (config is clip_model and set(config) - keys):

@@ -130,7 +130,9 @@ class LoRAIR(nn.Module):
             skips.append((parts, experts))
             parts = [down(x, e) for x, e in zip(parts, experts)]
         parts, experts = self._arrange(parts, routing, self.ups[0].in_channels)
-        parts = [self.middle(x, e, s) for x, e, s in zip(parts, experts, _regroup([scales[-1]], [len(x) for x in parts]))]
+        parts = [
+            self.middle(x, e, s) for x, e, s in zip(parts, experts, _regroup([scales[-1]], [len(x) for x in parts]))
+        ]
         for up, decoder in zip(self.ups, self.decoders):
             parts = [F.pixel_shuffle(up(x, e), 2) for x, e in zip(parts, experts)]
             skip, experts = skips.pop()
@@ -184,6 +186,8 @@ def _check(width: int, enc_blk_nums: Sequence[int], dec_blk_nums: Sequence[int],
         return
     unknown = set(lora) - {'rank', 'alpha', 'num_experts', 'top_k'}
     if unknown or not {'rank', 'num_experts'} <= set(lora):
-        raise OptionsError(f'lora has the keys {sorted(lora)}, expected rank, num_experts and, if wanted, alpha, top_k.')
+        raise OptionsError(
+            f'lora has the keys {sorted(lora)}, expected rank, num_experts and, if wanted, alpha, top_k.'
+        )
     if not 1 <= lora.get('top_k', 1) <= lora['num_experts']:
         raise OptionsError(f'lora.top_k is {lora["top_k"]}, but must lie in 1 to num_experts = {lora["num_experts"]}.')

@@ -77,7 +77,9 @@ class StageModel(BaseModel):
         """Builds any optimiser of `torch.optim` by its name."""
         optimizer = getattr(torch.optim, optim_type, None)
         if optimizer is None:
-            raise OptionsError(f'train.optim_{self.role}.type is {optim_type!r}, expected one of torch.optim, e.g. AdamW.')
+            raise OptionsError(
+                f'train.optim_{self.role}.type is {optim_type!r}, expected one of torch.optim, e.g. AdamW.'
+            )
         return optimizer(params, lr=lr, **kwargs)
 
     def autocast(self) -> torch.autocast:

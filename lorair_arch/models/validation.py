@@ -70,7 +70,9 @@ class Validated:
         if tb_logger:
             for group, values in groups.items():
                 for metric, value in values.items():
-                    tb_logger.add_scalar('/'.join(filter(None, ('metrics', dataset, group, metric))), value, current_iter)
+                    tb_logger.add_scalar(
+                        '/'.join(filter(None, ('metrics', dataset, group, metric))), value, current_iter
+                    )
             for name, picture in self.pictures.items():
                 tb_logger.add_image(f'{dataset}/{name}', picture, current_iter)
 

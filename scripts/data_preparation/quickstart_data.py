@@ -61,9 +61,20 @@ def make_quickstart_data(out: Path, size: int) -> bool:
     """
     if size < 32:
         raise OptionsError(f'--size: expected at least 32 pixels, found {size}')
-    stamp = json.dumps({'photos': PHOTOS, 'degradations': DEGRADATIONS, 'scales': SCALES, 'recoloured': RECOLOURED, 'size': size, 'seed': SEED})
+    stamp = json.dumps(
+        {
+            'photos': PHOTOS,
+            'degradations': DEGRADATIONS,
+            'scales': SCALES,
+            'recoloured': RECOLOURED,
+            'size': size,
+            'seed': SEED,
+        }
+    )
     clean = out / 'train/clean.lmdb'
-    lmdbs = [clean] + [out / split / f'{name}_{side}.lmdb' for split in PHOTOS for name in DEGRADATIONS for side in ('lq', 'gt')]
+    lmdbs = [clean] + [
+        out / split / f'{name}_{side}.lmdb' for split in PHOTOS for name in DEGRADATIONS for side in ('lq', 'gt')
+    ]
     stamp_file = out / 'complete.json'
     if stamp_file.is_file() and stamp_file.read_text() == stamp and all(path.is_dir() for path in lmdbs):
         return False
