@@ -20,8 +20,8 @@ _NO_TEXT = {'width': 64, 'heads': 1, 'layers': 1, 'vocab_size': 1, 'context_leng
 class DegradationRouter(nn.Module):
     """Classifies the degradation of an image and gives the prior that guides the restorer.
 
-    CLIP sees the image at two resolutions: whole, and as g by g crops of a g times larger one. A small MLP turns the two
-    embeddings into the prior; its last layer gives the logits that choose the experts.
+    CLIP sees the image at two resolutions: whole, and as g by g crops of a g times larger one. A small MLP turns the
+    two embeddings into the prior; its last layer gives the logits that choose the experts.
 
     Args:
         clip_model: Name of an open_clip model, or a small model of one's own: a dict with `embed_dim`, `vision_cfg` (as
@@ -120,7 +120,8 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags and not Path(pretrained).is_file():
         raise OptionsError(
-            f'pretrained is {pretrained!r}: for {name} give a local file of weights or one of {", ".join(tags) or "none"}.'
+            f'pretrained is {pretrained!r}: for {name} give a local file of weights or one of '
+            f'{", ".join(tags) or "none"}.'
         )
     try:
         return open_clip.create_model(name, pretrained=pretrained).visual
@@ -130,6 +131,7 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
             raise CheckpointError(f'{pretrained} does not fit {name}: {str(error).splitlines()[0]}') from error
         place = source.get('hf_hub') or source.get('url')
         raise CheckpointError(
-            f'The weights {pretrained!r} of {name} could not be downloaded from {place}. Without a network, put that file '
-            f'(open_clip_model.safetensors or open_clip_pytorch_model.bin) on this machine and give its path as pretrained.'
+            f'The weights {pretrained!r} of {name} could not be downloaded from {place}. Without a network, put that '
+            f'file (open_clip_model.safetensors or open_clip_pytorch_model.bin) on this machine and give its path as '
+            f'pretrained.'
         ) from error

@@ -141,7 +141,7 @@ class StageModel(BaseModel):
 
     @master_only
     def save_weights(self, current_iter: int) -> None:
-        """Writes models/net_{role}_{iter}.pth: `params`, `params_ema` if there are any, and `lorair`, see `describe`."""
+        """Writes models/net_{role}_{iter}.pth: `params`, with averaging `params_ema`, and `lorair` (`describe`)."""
         nets = {'params': self.get_bare_model(self.net)}
         if self.ema_decay:
             nets['params_ema'] = self.net_ema

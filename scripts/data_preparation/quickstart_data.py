@@ -3,8 +3,8 @@
     python scripts/data_preparation/quickstart_data.py
 
 makes datasets/quickstart/{train,val,test}/{noise,rain,haze,lowlight}_{lq,gt}.lmdb, and train/clean.lmdb with the
-training photographs in other colours too, to be degraded on the fly. No photograph is in two of the three sets. A second
-run finds them complete and does nothing.
+training photographs in other colours too, to be degraded on the fly. No photograph is in two of the three sets. A
+second run finds them complete and does nothing.
 """
 
 from __future__ import annotations
