@@ -51,6 +51,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     _add_restore(verbs)
     _add_convert(verbs)
+    _add_data(verbs)
     return _main(parser, argv)
 
 
@@ -90,6 +91,26 @@ def _convert(args: argparse.Namespace) -> None:
     from lorair_arch.utils.convert import convert
 
     logger.info(convert(args.input, args.output, args.to, args.degradations))
+
+
+def _add_data(verbs) -> None:
+    data = verbs.add_parser('data', help='prepare data for training', description='Prepares data for training.')
+    verbs = data.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
+    what = 'ask the router once about every training image, for train.prior: cached'
+    verb = _verb(verbs, 'cache-priors', what, example, _cache_priors)
+    verb.add_argument('-opt', required=True, metavar='FILE', help='options of pre-training or fine-tuning')
+    verb.add_argument('-o', '--output', metavar='OUT', help='*.safetensors; default: path.prior_cache of the options')
+
+
+def _cache_priors(args: argparse.Namespace) -> None:
+    import lorair_arch
+
+    lorair_arch.register()
+    load_plugins()
+    from lorair_arch.cache_priors import cache_priors
+
+    cache_priors(args.opt, args.output)
 
 
 def _run_files(command: str, args: argparse.Namespace) -> int | None:

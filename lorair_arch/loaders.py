@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
 from lorair_arch.data.named import MISTAKES, NamedDataset
+from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sampler import EpochSampler, SeededDataset
 from lorair_arch.errors import DataError, LoRAIRError
 
@@ -48,10 +49,14 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
 
     Raises:
         DataError: The data set cannot be built or does not fill one batch.
+        CheckpointError: The cache of priors was made with another router.
     """
     dataset = build_dataset(dataset_opt)
     if not isinstance(dataset, AllInOneDataset):
         dataset = SeededDataset(dataset, opt['manual_seed'])
+    elif opt['train'].get('prior') == 'cached':
+        dataset.priors = PriorCache(opt['path']['prior_cache'])
+        dataset.priors.check(opt)
     sampler = EpochSampler(
         dataset, opt['world_size'], opt['rank'], dataset_opt.get('dataset_enlarge_ratio', 1), seed=opt['manual_seed']
     )

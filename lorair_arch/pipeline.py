@@ -17,7 +17,7 @@ import basicsr.train
 import basicsr.utils.misc
 import torch.distributed as dist
 from basicsr.models import build_model
-from basicsr.utils import MessageLogger, get_time_str, set_random_seed
+from basicsr.utils import MessageLogger, get_time_str, make_exp_dirs, set_random_seed
 from basicsr.utils.dist_util import get_dist_info, init_dist
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
@@ -82,10 +82,18 @@ class _Job:
 
     def replacements(self) -> dict[str, Any]:
         """Gives what takes the place of names in the module of BasicSR's pipeline."""
-        return {'parse_options': self.parse_options, 'build_dataset': loaders.build_dataset}
+        return {
+            'parse_options': self.parse_options,
+            'make_exp_dirs': self.make_exp_dirs,
+            'build_dataset': loaders.build_dataset,
+        }
 
     def parse_options(self, root_path: str, is_train: bool) -> tuple[dict[str, Any], argparse.Namespace]:
         return self.opt, argparse.Namespace(opt=self.file)
+
+    def make_exp_dirs(self, opt: dict[str, Any]) -> None:
+        """Makes the folders that `path` names; BasicSR would make one of any key that it does not know."""
+        make_exp_dirs({**opt, 'path': {key: value for key, value in opt['path'].items() if key != 'prior_cache'}})
 
     def renew_folder(self, path: str) -> None:
         """Makes an empty folder for the results; an old one is kept under another name."""

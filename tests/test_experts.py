@@ -8,7 +8,7 @@ from lorair_arch.archs import lorair_arch as arch
 from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.archs.routing import route
-from tests.dense import dense_experts, dense_forward, perturb
+from lorair_arch.benchmark.dense import dense_experts, dense_forward, perturb
 
 TINY = {'width': 16, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1], 'prior_dim': 32}
 CONVS = {  # every kind of convolution of the network: in, out, kernel, settings

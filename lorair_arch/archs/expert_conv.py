@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lorair_arch.archs.low_rank import low_rank_linear
 from lorair_arch.archs.routing import Mixture, Routing
 
 
@@ -62,7 +63,8 @@ class ExpertConv2d(nn.Conv2d):
         a, b = self.factors(mixture)
         with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
             # B A read in the order of memory is the change of W: the reshape of the official release
-            return self.weight + (b @ a).view(self.weight.shape) * self.scale
+            merged = torch.addmm(self.weight.reshape(len(b), -1), b, a, alpha=self.scale)
+            return merged.view(self.weight.shape)
 
     def forward(self, x: Tensor, experts: Mixture | Routing, gain: Tensor | None = None) -> Tensor:
         """x [B, in, H, W] -> [B, out, H', W'].
@@ -81,18 +83,16 @@ class ExpertConv2d(nn.Conv2d):
 
     def _low_rank(self, x: Tensor, routing: Routing, gain: Tensor | None) -> Tensor:
         """1x1 convolution of each image with its own experts, as two thin matrix products."""
-        batch, k = routing.experts.shape
-        a = self.lora_A.index_select(0, routing.experts.flatten())  # [B k, r, in]
-        b = self.lora_B.index_select(0, routing.experts.flatten())  # [B k, out, r]
-        b = b * (routing.weights.to(b.dtype).reshape(-1, 1, 1) * self.scale)
-        a = a.view(batch, -1, self.in_channels).transpose(1, 2)  # [B, in, k r]
-        b = b.view(batch, k, self.out_channels, -1).transpose(2, 3).reshape(batch, -1, self.out_channels)
-        if gain is not None:
-            b = b * gain.flatten()
-        y = self._conv_forward(x, *_amplify(self.weight, self.bias, gain)).permute(0, 2, 3, 1)
-        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        y = torch.baddbmm(y.flatten(1, 2), tokens @ a, b).view(y.shape)
-        return y.permute(0, 3, 1, 2)
+        batch, _, height, width = x.shape
+        weight, bias = _amplify(self.weight, self.bias, gain)
+        factors = []
+        for mixture in routing.mixtures:
+            a, b = self.factors(mixture)
+            factors.append((a, b * self.scale if gain is None else b * (gain.flatten()[:, None] * self.scale)))
+        rows = [size * height * width for size in routing.sizes]
+        tokens = x.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
+        y = low_rank_linear(tokens, weight.flatten(1), bias, rows, factors)
+        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:

@@ -12,6 +12,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from lorair_arch.data.checks import check_keys
 from lorair_arch.data.images import to_float
+from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sources import Source
 from lorair_arch.errors import DataError, OptionsError
 
@@ -43,6 +44,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
 
     Attributes:
         epoch: the epoch of an index that comes without one.
+        priors: where samples get the `prior` and the `logits` of their whole lq from; None: they have neither.
 
     Raises:
         OptionsError: for a wrong option.
@@ -52,6 +54,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         self.opt = opt
         self.epoch = 0
+        self.priors: PriorCache | None = None
         where = f"data set '{opt.get('name', 'AllInOneDataset')}'"
         check_keys(opt, DATASET_KEYS, where)
         self._train = opt['phase'] == 'train'
@@ -83,7 +86,8 @@ class AllInOneDataset(torch.utils.data.Dataset):
             index: a whole number, or (epoch, number). With an epoch, a training index may exceed the length.
 
         Returns:
-            lq, gt: RGB, float32 [3, H, W] in [0, 1]; degradation, lq_path, gt_path: str.
+            lq, gt: RGB, float32 [3, H, W] in [0, 1]; degradation, lq_path, gt_path: str; if `priors` is set also
+            prior [P] and logits [E].
         """
         if isinstance(index, tuple):
             epoch, index = index
@@ -102,7 +106,8 @@ class AllInOneDataset(torch.utils.data.Dataset):
         lq = np.rint(source.degrade(gt, rng) * 255) / 255 if source.degrade else to_float(lq)
         if self._train:
             lq, gt = self._turn(lq, gt, rng)
-        return {
+        guide = self.priors.of(source.encoded_lq(number), lq_path) if self.priors else {}
+        return guide | {
             'lq': _to_tensor(lq),
             'gt': _to_tensor(gt),
             'degradation': source.degradation,

@@ -76,6 +76,10 @@ class Source:
             return clean, clean
         return load_pair(self._lq, lq, self._gt, gt)
 
+    def encoded_lq(self, index: int) -> bytes:
+        """Reads the degraded image as it is stored, or raises a DataError; if `degrade` is set, the clean one."""
+        return self._lq.read(self._pairs[index][0])
+
 
 def _chosen(meta_info_file: str | None, gt: Store) -> list[str] | None:
     if meta_info_file is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ class RestorationModel(Validated, StageModel):
     """Trains or tests a `LoRAIR` network guided by a frozen `DegradationRouter`.
 
     Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the
-    batch brings them (`prior` [B, P], `logits` [B, E]).
+    batch brings them (`prior` [B, P], `logits` [B, E]). With `train.prior: cached` training batches do; the router is
+    then built for the validation of images that it has not seen yet, and dropped after it.
     """
 
     role = 'g'
@@ -29,7 +31,9 @@ class RestorationModel(Validated, StageModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.net_g = self.net
-        self.net_router = self.build_router() if 'network_router' in opt else None
+        self.cached = self.is_train and opt['train'].get('prior') == 'cached'
+        self.net_router = self.build_router() if 'network_router' in opt and not self.cached else None
+        self.seen: dict[bytes, tuple[Tensor, Tensor]] = {}  # logits and priors of validation images, on the CPU
 
     def build_router(self) -> nn.Module:
         """Builds the frozen router and loads its weights."""
@@ -51,15 +55,28 @@ class RestorationModel(Validated, StageModel):
         """Takes a batch: `lq`, and if given `gt` [B, 3, H, W] in [0, 1]; `prior` and `logits` spare the router."""
         self.lq = data['lq'].to(self.device, non_blocking=True)
         self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
-        if 'prior' not in data and self.net_router is None:
-            raise DataError('The batch brings no prior, and the options have no network_router to compute it.')
         self.prior, self.logits = (data[k].to(self.device) if k in data else None for k in ('prior', 'logits'))
 
     @torch.no_grad()
     def guide(self) -> None:
         """Computes prior [B, P] and logits [B, E] of the batch at hand, unless it brought them."""
-        if self.prior is None:
-            self.logits, self.prior = (t.float() for t in self.net_router(self.lq))
+        if self.prior is not None:
+            return
+        if self.net_router is None:
+            if 'network_router' not in self.opt:
+                raise DataError('The batch brings no prior, and the options have no network_router to compute it.')
+            self.net_router = self.build_router()
+        self.logits, self.prior = (t.float() for t in self.net_router(self.lq))
+
+    def guide_again(self, lq: Tensor) -> None:
+        """Guides by what the router, which is frozen, said of the same pixels in an earlier validation."""
+        if self.prior is not None:
+            return
+        key = hashlib.sha256(lq.contiguous().cpu().numpy()).digest()
+        if key not in self.seen:
+            self.guide()
+            self.seen[key] = self.logits.cpu(), self.prior.cpu()
+        self.logits, self.prior = (t.to(self.device) for t in self.seen[key])
 
     def compute_losses(self) -> dict[str, Tensor]:
         with self.autocast():
@@ -77,13 +94,20 @@ class RestorationModel(Validated, StageModel):
         self.output = net(self.lq, self.prior, self.logits)
         net.train(training)
 
+    def validation(self, *args, **kwargs) -> None:
+        super().validation(*args, **kwargs)
+        if self.cached:
+            self.net_router = None  # validation images are known now: its memory is the training's
+
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
         self.feed_data(data)
+        if self.is_train:
+            self.guide_again(data['lq'])
         self.test()
         degradation = data.get('degradation', [None])[0]
         record = {'image': data['lq_path'][0], 'degradation': degradation}
         names = self.opt.get('degradations')
-        if degradation and names and self.net_router is not None:
+        if degradation and names and self.logits is not None:
             record['router_accuracy'] = float(names[self.logits.argmax().item()] == degradation)
         if self.gt is not None:
             record.update(self._metrics())

@@ -135,7 +135,7 @@ def _complete(
                     mapping[key] = os.path.expanduser(mapping[key])
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
-        if value is not None and ('resume_state' in key or 'pretrain_network' in key):
+        if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):
             path[key] = os.path.expanduser(value)
     root = os.path.join(root_path, 'experiments' if is_train else 'results', opt['name'])
     path['experiments_root' if is_train else 'results_root'] = path['log'] = root

@@ -36,8 +36,9 @@ def check_files(opt: dict[str, Any], made_before: bool, report: Report) -> None:
 
 
 def _named_files(opt: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    names = ('resume_state', 'prior_cache') if _is_cached(opt) else ('resume_state',)
     for key, value in (opt.get('path') or {}).items():
-        if (key.startswith('pretrain_network') or key == 'resume_state') and isinstance(value, str):
+        if (key.startswith('pretrain_network') or key in names) and isinstance(value, str):
             yield f'path.{key}', value
     for phase, dataset in opt['datasets'].items():
         places = {f'datasets.{phase}': dataset}
@@ -53,7 +54,10 @@ def check_stage(opt: dict[str, Any], is_train: bool, report: Report) -> None:
     """Checks what the networks, the weights, the data and the degradations of a stage have to do with each other."""
     stage, path = opt['model_type'], opt.get('path') or {}
     restorer, router = opt.get('network_g') or {}, opt.get('network_router') or {}
-    needed = {'router': not is_train or (stage != ROUTER and router)}
+    cached = is_train and _is_cached(opt)
+    # a training with cached priors asks the router about validation images alone
+    validates = bool(opt.get('val')) and len(opt['datasets']) > 1
+    needed = {'router': not is_train or (stage != ROUTER and router and (validates or not cached))}
     needed['g'] = stage != ROUTER and (not is_train or stage == FINETUNE)
     for label, need in needed.items():
         if need and not path.get(f'pretrain_network_{label}'):
@@ -65,8 +69,30 @@ def check_stage(opt: dict[str, Any], is_train: bool, report: Report) -> None:
     train = opt['datasets'].get('train', {})
     if stage != ROUTER and train.get('type') == 'AllInOneDataset' and train['gt_size'] is None:
         report('datasets.train.gt_size', 'found null, expected pixels: only the router is trained on whole images')
+    if cached:
+        if not path.get('prior_cache'):
+            report('path.prior_cache', 'missing, expected a file that lorair data cache-priors wrote')
+        if validates and not router:
+            report('network_router', 'missing, expected the router of the cached priors: validation asks it')
+        check_cacheable(opt, report)
     _check_prior(restorer, router, report)
     _check_degradations(opt, restorer.get('lora') or {}, router, report)
+
+
+def check_cacheable(opt: dict[str, Any], report: Report) -> None:
+    """Checks that priors of the training images can be kept: an image must be the same each time it is read."""
+    train = opt['datasets']['train']
+    if train['type'] != 'AllInOneDataset':
+        report('datasets.train.type', f'found {train["type"]}, expected AllInOneDataset: of it alone priors are cached')
+    for i, source in enumerate(train.get('sources') or []):
+        if 'degrade' in source:
+            what = 'found images degraded on the fly, expected dataroot_lq: new ones each time have no prior to cache'
+            report(f'datasets.train.sources[{i}].degrade', what)
+
+
+def _is_cached(opt: dict[str, Any]) -> bool:
+    train = opt.get('train')
+    return isinstance(train, dict) and train.get('prior') == 'cached'
 
 
 def _check_prior(restorer: dict[str, Any], router: dict[str, Any], report: Report) -> None:

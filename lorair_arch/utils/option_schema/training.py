@@ -99,6 +99,8 @@ def _path(model_type: str) -> Section:
         keys[f'pretrain_network_{label}'] = text(null=True)
         keys[f'param_key_{label}'] = one_of('params', 'params_ema')
         keys[f'strict_load_{label}'] = one_of(True)  # weights that do not fit are an error, never a warning
+    if model_type != ROUTER:
+        keys['prior_cache'] = text(null=True)
     if model_type == FINETUNE:
         keys['pretrain_network_experts'] = text(null=True)
     return Section(keys=keys, null=True)
@@ -116,6 +118,7 @@ def _train(model_type: str, is_train: bool) -> Section:
     }
     if model_type != ROUTER:
         keys['pixel_opt'] = _LOSS
+        keys['prior'] = one_of('router', 'cached')
     if model_type == FINETUNE:
         keys['trainable'] = one_of('lora', 'lora_bias', 'all')
     return Section(keys=keys, required=is_train, also=(_check_schedule,))

@@ -1,7 +1,11 @@
-"""The oracle for experts: one convolution for each expert, summed with its gates, as the formula is written."""
+"""Experts as their formula is written: one convolution for each expert, summed with its gates.
+
+The official release computes them this way. Here it is the oracle of the tests and the baseline of the benchmark.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
@@ -15,7 +19,17 @@ from lorair_arch.archs.routing import Routing
 
 
 def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor | None = None) -> Tensor:
-    """conv(x; W, bias) + sum over all experts i of g_i conv(x; B_i A_i alpha / r)."""
+    """conv(x; W, bias) + sum over all experts i of g_i conv(x; B_i A_i alpha / r), times the gain of each channel.
+
+    Args:
+        conv: A convolution with experts.
+        x: [B, in, H, W].
+        routing: The experts of each image; the batch is in its order.
+        gain: [1, out, 1, 1] or None.
+
+    Returns:
+        [B, out, H', W'].
+    """
     gates = x.new_zeros(len(x), len(conv.lora_A)).scatter(1, routing.experts, routing.weights)
     y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
     for i, (a, b) in enumerate(zip(conv.lora_A, conv.lora_B)):
@@ -25,7 +39,7 @@ def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor 
 
 
 @contextmanager
-def dense_experts():
+def dense_experts() -> Iterator[None]:
     """Inside, every network runs its experts densely: no merging, no low-rank factors."""
     with (
         mock.patch.object(arch, '_LOW_RANK_PIXELS', float('inf')),
@@ -35,7 +49,7 @@ def dense_experts():
 
 
 def perturb(net: torch.nn.Module, std: float = 0.05) -> None:
-    """Moves every parameter off its start: experts, beta and gamma begin at 0 and would hide mistakes."""
+    """Moves every parameter off its start: experts, beta and gamma begin at 0, would hide mistakes and save work."""
     with torch.no_grad():
         for param in net.parameters():
             param.add_(torch.randn_like(param) * std)
