@@ -82,7 +82,6 @@ class PeakBytes:
     def measure(self) -> float:
         optimizer = self.model.optimizers[0]
         optimizer.zero_grad(set_to_none=True)  # the release of what was allocated before would go unseen
-        # of one step before, the batch and its results: small
         states = (value for state in optimizer.state.values() for value in state.values())
         own = _bytes([*self.model.net.parameters(), *self.model.net.buffers(), *states])
         return own + (self._growth_cuda() if self.device == 'cuda' else self._growth_cpu())
