@@ -84,9 +84,7 @@ def views(bench: Bench, names: Iterable[str]) -> Contestants:
     vision = {'image_size': size, 'patch_size': size // 2, 'layers': 1, 'width': 8, 'head_width': 8}
     clip = {'embed_dim': 8, 'vision_cfg': vision}
     routers = {name: DegradationRouter(clip, num_degradations=3, views=name).to(bench.device) for name in names}
-    return {
-        name: Seconds(partial(router.views, lq), bench.device, amount=len(lq)) for name, router in routers.items()
-    }
+    return {name: Seconds(partial(router.views, lq), bench.device, amount=len(lq)) for name, router in routers.items()}
 
 
 def loading(bench: Bench, names: Iterable[str]) -> Contestants:

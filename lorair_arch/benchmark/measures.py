@@ -67,7 +67,7 @@ class PeakBytes:
     PyTorch's own allocators are asked: on the GPU for their peak, on the CPU, through the profiler, for every
     allocation and release in the order of time. Both are exact and repeat. The size of the process would not do: it
     holds what the C library keeps for later and the peak of whatever ran before; and counting the tensors that Python
-    sees would miss what operators allocate within.
+    sees would miss what operators allocate within. Only the scratch space that oneDNN gets for itself is not seen.
     """
 
     unit = 'bytes'

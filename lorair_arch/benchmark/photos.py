@@ -54,5 +54,5 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
         'num_worker_per_gpu': 0,
         'dataset_enlarge_ratio': _EPOCH,
     }
-    run = {'manual_seed': 0, 'world_size': 1, 'rank': 0, 'num_gpu': 0, 'dist': False}
+    run = {'train': {}, 'manual_seed': 0, 'world_size': 1, 'rank': 0, 'num_gpu': 0, 'dist': False}
     return build_train_loader(run, options)[0]

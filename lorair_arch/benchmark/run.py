@@ -109,22 +109,3 @@ def _result(key: Key, found: dict[str, Measure], values: dict[str, list[float]])
 
 def _spread(values: Sequence[float], unit: str) -> dict:
     return asdict(Spread(median(values), min(values), max(values), unit))
-
-
-def as_table(results: dict[str, dict]) -> str:
-    """Gives the results as a table: key, ratio (or value with its unit), spread, what it is."""
-    rows = [('key', 'ratio', 'spread', 'what it is')]
-    for key, result in results.items():
-        value = result['value']
-        shown, low, high = (_number(value[part], value['unit']) for part in ('median', 'low', 'high'))
-        rows.append((key, f'{shown} {value["unit"]}'.strip(), f'{low} to {high}', result['what']))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple('-' * width for width in widths))
-    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
-    return '\n'.join(lines) + '\n'
-
-
-def _number(value: float, unit: str) -> str:
-    if not unit:
-        return f'{value:.3f}'
-    return f'{value:.1f}' if value < 100 else f'{value:.0f}'

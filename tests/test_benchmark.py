@@ -1,0 +1,112 @@
+"""The benchmark runs and reports every key; how fast anything is, is not tested."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from lorair_arch import cli
+from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.benchmark import measures, settings
+from lorair_arch.benchmark.dense import perturb
+from lorair_arch.benchmark.keys import KEYS
+from lorair_arch.benchmark.measures import PeakBytes, Seconds, take_turns
+from lorair_arch.benchmark.naive import NaiveLoRAIR
+
+NETWORK = {'width': 16, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1], 'prior_dim': 8}
+VISION = {'image_size': 16, 'patch_size': 8, 'layers': 1, 'width': 16, 'head_width': 8}
+TINY = settings.Setting(
+    network=NETWORK,
+    crop=16,
+    image=48,
+    experts=(0, 1, 2, 1),
+    clip_model={'embed_dim': 16, 'vision_cfg': VISION},
+    view=16,
+    matrix=32,
+    lora={'rank': 2, 'num_experts': 3},
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(settings, 'SMALL', TINY)
+    monkeypatch.setattr(measures, '_SHORTEST', 0)
+
+
+def test_every_key_is_reported(tmp_path, capsys):
+    file = tmp_path / 'out.json'
+    assert cli.lorair(['benchmark', '--rounds', '1', '--json', str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert list(report['results']) == list(KEYS)
+    for result in report['results'].values():
+        for part in ('value', 'contestant', 'reference'):
+            numbers = [result[part][name] for name in ('median', 'low', 'high')] if part in result else [1]
+            assert all(math.isfinite(number) and number > 0 for number in numbers)
+    assert report['machine']['torch'] == torch.__version__
+    assert report['settings']['network'] == NETWORK
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in table[2:]] == list(KEYS)
+
+
+def test_only_some_keys_and_the_spread_of_rounds(tmp_path, capsys):
+    file = tmp_path / 'out.json'
+    only = ['bf16_step', 'gflops', 'finetune_step']
+    assert cli.lorair(['benchmark', '--bf16', '--rounds', '3', '--json', str(file), '--only', *only]) == 0
+    report = json.loads(file.read_text())
+    assert report['settings']['precision'] == 'bf16'
+    results = report['results']
+    assert list(results) == only
+    for result in results.values():
+        assert result['value']['low'] <= result['value']['median'] <= result['value']['high']
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--only', 'finetune_stp'], "--only: unknown key 'finetune_stp'; did you mean 'finetune_step'?"),
+        (['--rounds', '0'], '--rounds: expected at least 1, found 0'),
+        (['--json', 'nowhere/out.json'], "--json: 'nowhere/out.json' cannot be written; check that its folder exists"),
+    ],
+)
+def test_wrong_flags(capsys, flags, message):
+    assert cli.lorair(['benchmark', *flags]) == 2
+    assert capsys.readouterr().err == f'error: {message}\n'
+
+
+@pytest.mark.parametrize('size', [(16, 16), (19, 26)])
+def test_the_naive_network_is_the_plain_one(size):
+    plain, naive = LoRAIR(**NETWORK), NaiveLoRAIR(**NETWORK)
+    perturb(plain)
+    naive.load_state_dict(plain.state_dict())
+    lq, prior = torch.rand(2, 3, *size), torch.randn(2, 8)
+    outputs = [net(lq, prior) for net in (plain, naive)]
+    for output in outputs:
+        output.square().mean().backward()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    naive_params = dict(naive.named_parameters())
+    for name, param in plain.named_parameters():
+        torch.testing.assert_close(naive_params[name].grad, param.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_turns_are_taken_round_by_round():
+    order = []
+    contestants = {name: Seconds(lambda name=name: order.append(name), 'cpu') for name in 'ab'}
+    values = take_turns(contestants, 2, lambda name: None)
+    assert ''.join(order) == 'aabb' + 'abab'
+    assert {name: len(v) for name, v in values.items()} == {'a': 2, 'b': 2}
+
+
+def test_peak_memory_is_counted_exactly():
+    """A step that holds two blocks at once and then a third one beside one of them."""
+    net = torch.nn.Linear(10, 10, bias=False)
+    optimizer = torch.optim.SGD(net.parameters())
+    model = type('Model', (), {'net': net, 'optimizers': [optimizer]})()
+
+    def step():
+        a, b = torch.empty(1000), torch.empty(2000)
+        del a
+        c = torch.empty(500)
+        del b, c
+
+    assert PeakBytes(model, step, 'cpu').measure() == 4 * (10 * 10 + 1000 + 2000)
