@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -68,6 +69,10 @@ def run(
         if command == 'test':
             logger.info(f'results in {os.path.relpath(opt["path"]["results_root"])}')
     if opt['dist']:
+        # The first process validates and saves for longer: one that left before it, or while a network still holds the
+        # group, could be aborted by threads of the group that had not ended.
+        dist.barrier()
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -254,8 +254,7 @@ def test_two_processes_train_like_one(trained, here, name, totals):
     for key, path in opt['path'].items():
         opt['path'][key] = str(trained / path)
     file = write_options(here, opt)
-    port = str(torch.randint(20000, 40000, ()).item())
-    python = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port', port, '-m', 'lorair_arch')
+    python = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'lorair_arch')
     command = ('train', '-opt', file, '--launcher', 'pytorch', '--auto_resume', '--force_yml')
     for total in totals:
         done = run(here, *command, f'train:total_iter={total}', python=python)

@@ -13,7 +13,7 @@ class _LowRankLinear(torch.autograd.Function):
     """Adds each group's change to its rows in place: no copy of rows, and one product with W for all of them."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Sequence[int], *factors: Tensor):
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple, *factors: Tensor):
         y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
         hidden = []
         for x_g, y_g, a, b in zip(x.split(rows), y.split(rows), factors[::2], factors[1::2]):
@@ -31,7 +31,7 @@ class _LowRankLinear(torch.autograd.Function):
         factors, hidden = saved[: 2 * groups], saved[2 * groups :]
         grad_x = grad @ weight
         grad_factors = []
-        parts = zip(x.split(ctx.rows), grad.split(ctx.rows), grad_x.split(ctx.rows), factors[::2], factors[1::2], hidden)
+        parts = zip(*(t.split(ctx.rows) for t in (x, grad, grad_x)), factors[::2], factors[1::2], hidden)
         for x_g, grad_g, grad_x_g, a, b, h in parts:
             grad_h = grad_g @ b
             grad_x_g.addmm_(grad_h, a)
