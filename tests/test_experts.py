@@ -60,7 +60,7 @@ def test_merged_equals_unmerged(kind):
     inp, out, kernel, settings = CONVS[kind]
     plain = nn.Conv2d(inp, out, kernel, **settings)
     plain.load_state_dict({k: v for k, v in conv.state_dict().items() if 'lora' not in k})
-    plain.weight.data = conv.merged_weight(routing.mixtures[0])
+    plain.weight.data = conv.merged_weights(routing)[0]
     x = torch.randn(1, inp, 6, 8)
     assert close(plain(x), dense_forward(conv, x, routing))
 

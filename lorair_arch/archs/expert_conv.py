@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorair_arch.archs.low_rank import low_rank_linear
 from lorair_arch.archs.routing import Mixture, Routing
 
 
@@ -50,21 +50,23 @@ class ExpertConv2d(nn.Conv2d):
         for factor in self.lora_A:
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
 
-    def factors(self, mixture: Mixture) -> tuple[Tensor, Tensor]:
-        """Gives the factors of a mixture, A [k * rows, in * kernel] and B [out / groups * kernel, k * rows]."""
-        if mixture.weights is None:
-            return self.lora_A[mixture.experts[0]], self.lora_B[mixture.experts[0]]
-        experts = list(mixture.experts)
-        b = self.lora_B[experts] * mixture.weights.to(self.lora_B.dtype)[:, None, None]
-        return self.lora_A[experts].flatten(0, 1), b.transpose(0, 1).flatten(1)
+    def factors(self, routing: Routing) -> tuple[Tensor, Tensor]:
+        """Gives A and B of the active experts, [E', rows, in * kernel] and [E', out / groups * kernel, rows]."""
+        if len(routing.active) == len(self.lora_A):
+            return self.lora_A, self.lora_B
+        return self.lora_A.index_select(0, routing.active), self.lora_B.index_select(0, routing.active)
 
-    def merged_weight(self, mixture: Mixture) -> Tensor:
-        """Gives W plus the experts of a mixture, in the shape of W."""
-        a, b = self.factors(mixture)
+    def merged_weights(self, routing: Routing) -> tuple[Tensor, ...]:
+        """Gives W plus the experts of each group, all in the shape of W."""
+        a, b = self.factors(routing)
+        weight = self.weight.reshape(1, b.shape[1], a.shape[2])
         with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
             # B A read in the order of memory is the change of W: the reshape of the official release
-            merged = torch.addmm(self.weight.reshape(len(b), -1), b, a, alpha=self.scale)
-            return merged.view(self.weight.shape)
+            if routing.single:
+                merged = torch.baddbmm(weight, b, a, alpha=self.scale)
+            else:
+                merged = torch.addmm(weight.flatten(1), routing.gates, (b @ a).flatten(1), alpha=self.scale)
+        return merged.view(-1, *self.weight.shape).unbind()
 
     def forward(self, x: Tensor, experts: Mixture | Routing, gain: Tensor | None = None) -> Tensor:
         """x [B, in, H, W] -> [B, out, H', W'].
@@ -75,24 +77,34 @@ class ExpertConv2d(nn.Conv2d):
             gain: Scales the output channels if given, any shape with `out` elements.
         """
         if isinstance(experts, Mixture):
-            return self._conv_forward(x, *_amplify(self.merged_weight(experts), self.bias, gain))
+            return self._merged(x, experts, gain)
         if self.kernel_size == (1, 1):
             return self._low_rank(x, experts, gain)
         parts = zip(x.split(experts.sizes), experts.mixtures)
         return torch.cat([self(part, mixture, gain) for part, mixture in parts])
 
+    def _merged(self, x: Tensor, mixture: Mixture, gain: Tensor | None) -> Tensor:
+        """Convolution with the merged weight of a group; the weights of all groups are made with the first."""
+        routing, group = mixture
+        if group == 0:
+            routing.merged[self] = self.merged_weights(routing)
+        weight = routing.merged[self][group]
+        if group == len(routing.sizes) - 1:
+            del routing.merged[self]
+        return self._conv_forward(x, *_amplify(weight, self.bias, gain))
+
     def _low_rank(self, x: Tensor, routing: Routing, gain: Tensor | None) -> Tensor:
-        """1x1 convolution of each image with its own experts, as two thin matrix products."""
+        """1x1 convolution of each image with its own experts, as two thin matrix products for all active experts."""
         batch, _, height, width = x.shape
-        weight, bias = _amplify(self.weight, self.bias, gain)
-        factors = []
-        for mixture in routing.mixtures:
-            a, b = self.factors(mixture)
-            factors.append((a, b * self.scale if gain is None else b * (gain.flatten()[:, None] * self.scale)))
-        rows = [size * height * width for size in routing.sizes]
-        tokens = x.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
-        y = low_rank_linear(tokens, weight.flatten(1), bias, rows, factors)
-        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        a, b = self.factors(routing)
+        gates = (routing.gates * self.scale).repeat_interleave(a.shape[1], dim=1)  # [B, E' r]
+        b = b.transpose(0, 1).flatten(1)
+        if gain is not None:
+            b = b * gain.view(-1, 1)
+        y = self._conv_forward(x, *_amplify(self.weight, self.bias, gain)).permute(0, 2, 3, 1)
+        hidden = F.linear(x.permute(0, 2, 3, 1), a.flatten(0, 1)) * gates[:, None, None]
+        y = torch.addmm(y.reshape(-1, self.out_channels), hidden.flatten(0, 2), b.t()).view(y.shape)
+        return y.permute(0, 3, 1, 2)
 
 
 def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:

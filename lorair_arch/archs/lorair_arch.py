@@ -16,7 +16,7 @@ from lorair_arch.errors import OptionsError
 
 # Up to this many pixels for each channel of a level, and each group of images that share their experts, the two thin
 # factors cost less than merging the weights and running the groups one after the other.
-_LOW_RANK_PIXELS = 16
+_LOW_RANK_PIXELS = 2
 
 
 class Stage(nn.Module):
@@ -155,7 +155,7 @@ class LoRAIR(nn.Module):
             return parts, [None]
         pixels = sum(part.shape[0] for part in parts) * parts[0].shape[2:].numel()
         if pixels > _LOW_RANK_PIXELS * channels * len(routing.sizes):
-            return _regroup(parts, routing.sizes), list(routing.mixtures)
+            return _regroup(parts, routing.sizes), routing.mixtures
         return _regroup(parts, (sum(routing.sizes),)), [routing]
 
     def _check_input(self, lq: Tensor, prior: Tensor, logits: Tensor | None) -> None:

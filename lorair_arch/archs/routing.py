@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """The experts that one group of images shares.
-
-    Attributes:
-        experts: Indices of the active experts.
-        weights: Their gates, [k]; None for a single expert, whose gate is 1.
-    """
-
-    experts: tuple[int, ...]
-    weights: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -29,13 +18,31 @@ class Routing:
         experts: [B, k], indices of the active experts of each image.
         weights: [B, k], their gates: softmax over the k largest logits (paper, section 3.3).
         sizes: Number of images in each group of neighbours that share their experts.
-        mixtures: The experts of each group.
+        active: [E'], indices of the experts that any image uses.
+        gates: [B, E'], gates of the active experts for each image.
+        single: Whether each image uses one expert; group i then uses the i-th active one.
+        merged: Weights of the groups, kept by each convolution from the first group to the last.
     """
 
     experts: Tensor
     weights: Tensor
     sizes: tuple[int, ...]
-    mixtures: tuple[Mixture, ...]
+    active: Tensor
+    gates: Tensor
+    single: bool
+    merged: dict = field(default_factory=dict)
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        """The experts of each group."""
+        return [Mixture(self, i) for i in range(len(self.sizes))]
+
+
+class Mixture(NamedTuple):
+    """The experts that one group of images shares."""
+
+    routing: Routing
+    group: int
 
 
 def route(logits: Tensor, top_k: int) -> tuple[Routing, Tensor | None]:
@@ -51,15 +58,15 @@ def route(logits: Tensor, top_k: int) -> tuple[Routing, Tensor | None]:
     top, experts = logits.topk(top_k, dim=1)
     weights = top.softmax(dim=1)
     chosen = experts.tolist()
-    if top_k > 1:  # gates are real numbers: no two images share them
-        mixtures = tuple(Mixture(tuple(row), weights[i]) for i, row in enumerate(chosen))
-        return Routing(experts, weights, (1,) * len(chosen), mixtures), None
-    chosen = [row[0] for row in chosen]
     order = None
-    if chosen != sorted(chosen):
-        positions = sorted(range(len(chosen)), key=chosen.__getitem__)
-        order = torch.tensor(positions, device=logits.device)
-        experts, weights = experts[order], weights[order]
-    groups = sorted(set(chosen))
-    sizes = tuple(chosen.count(expert) for expert in groups)
-    return Routing(experts, weights, sizes, tuple(Mixture((expert,), None) for expert in groups)), order
+    sizes = (1,) * len(chosen)  # two images never share gates that are real numbers
+    if top_k == 1:
+        firsts = [row[0] for row in chosen]
+        sizes = tuple(firsts.count(expert) for expert in sorted(set(firsts)))
+        if firsts != sorted(firsts):
+            order = torch.tensor(sorted(range(len(firsts)), key=firsts.__getitem__), device=logits.device)
+            experts, weights = experts[order], weights[order]
+    active = torch.tensor(sorted(set(chain(*chosen))), device=logits.device)
+    columns = torch.searchsorted(active, experts)
+    gates = weights.new_zeros(len(chosen), len(active)).scatter(1, columns, weights)
+    return Routing(experts, weights, sizes, active, gates, top_k == 1), order
