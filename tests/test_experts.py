@@ -109,6 +109,38 @@ def test_a_batch_equals_its_images_one_by_one(top_k, training, local_pool_size):
     assert close(together, torch.cat(single))
 
 
+@torch.no_grad()
+def test_inference_follows_every_change_of_the_weights():
+    net = tiny().eval()
+    lq, prior, logits = batch()
+    for change in range(3):
+        with dense_experts(), torch.enable_grad():
+            expected = net(lq, prior, logits).detach()
+        assert close(net(lq, prior, logits), expected), change
+        assert close(net(lq, prior, logits), expected), change
+        perturb(net)
+    net.load_state_dict(tiny().state_dict())
+    with dense_experts(), torch.enable_grad():
+        expected = net(lq, prior, logits).detach()
+    assert close(net(lq, prior, logits), expected)
+
+
+@torch.no_grad()
+def test_merged_networks_are_kept_once_few_and_not_in_training():
+    net = LoRAIR(**TINY, lora={'rank': 2, 'num_experts': 6}).eval()
+    lq, prior, _ = batch(1)
+    for expert in (*range(6), 5):
+        before = dict(net._merged)
+        net(lq, prior, torch.eye(6)[expert : expert + 1])
+        assert len(net._merged) == min(expert + 1, arch._KEPT_NETWORKS)
+    assert net._merged[5][1] is before[5][1]
+    merged, plain = net._merged[5][1], LoRAIR(**TINY)
+    assert merged.state_dict().keys() == plain.state_dict().keys()
+    assert not any('_merged' in key for key in net.state_dict())
+    net.train()
+    assert not net._merged
+
+
 def test_experts_that_no_image_uses_get_gradients_too():
     """DistributedDataParallel waits for a gradient of every parameter; unused experts must have one, of zero."""
     net = tiny()

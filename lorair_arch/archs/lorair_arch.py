@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from lorair_arch.archs.expert_conv import make_conv
+from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
 from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
 from lorair_arch.archs.routing import Routing, route
 from lorair_arch.errors import OptionsError
@@ -17,6 +17,8 @@ from lorair_arch.errors import OptionsError
 # Up to this many pixels for each channel of a level, and each group of images that share their experts, the two thin
 # factors cost less than merging the weights and running the groups one after the other.
 _LOW_RANK_PIXELS = 2
+# Merged networks that inference keeps; each has the size of the plain network.
+_KEPT_NETWORKS = 4
 
 
 class Stage(nn.Module):
@@ -69,6 +71,16 @@ class LoRAIR(nn.Module):
     ) -> None:
         super().__init__()
         _check(width, enc_blk_nums, dec_blk_nums, lora)
+        self.plain_settings = {
+            'width': width,
+            'enc_blk_nums': list(enc_blk_nums),
+            'middle_blk_num': middle_blk_num,
+            'dec_blk_nums': list(dec_blk_nums),
+            'prior_dim': prior_dim,
+            'local_pool_size': local_pool_size,
+            'img_channel': img_channel,
+        }
+        self._merged: dict[int, tuple[tuple, LoRAIR]] = {}
         self.img_channel, self.prior_dim = img_channel, prior_dim
         self.top_k = lora.get('top_k', 1) if lora else None
         self.num_experts = lora['num_experts'] if lora else None
@@ -109,10 +121,62 @@ class LoRAIR(nn.Module):
         self._check_input(lq, prior, logits)
         if self.top_k is None:
             return self._restore(lq, prior, None)
+        if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
+            return self._restore_merged(lq, prior, logits)
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
         return self._restore(lq[order], prior[order], routing)[order.argsort()]
+
+    @torch.no_grad()
+    def merge(self, expert: int) -> LoRAIR:
+        """Builds the plain network that one expert makes of this one.
+
+        Args:
+            expert: Index of the expert.
+
+        Returns:
+            A network without experts, in evaluation mode; weights that experts do not change are shared with this one.
+        """
+        state_dict = {key: value for key, value in self.state_dict().items() if not key.endswith(('lora_A', 'lora_B'))}
+        logits = F.one_hot(torch.tensor([expert], device=self.intro.weight.device), self.num_experts).float()
+        routing, _ = route(logits, 1)
+        for name, module in self.named_modules():
+            if isinstance(module, ExpertConv2d):
+                state_dict[f'{name}.weight'] = module.merged_weights(routing)[0]
+        with torch.device('meta'):
+            plain = LoRAIR(**self.plain_settings)
+        plain.load_state_dict(state_dict, assign=True)
+        return plain.eval()
+
+    def _restore_merged(self, lq: Tensor, prior: Tensor, logits: Tensor) -> Tensor:
+        """Restores without gradients: every image by the plain network of its expert, merged once and kept."""
+        chosen = logits.argmax(dim=1).tolist()
+        groups = sorted(set(chosen))
+        if len(groups) == 1:
+            return self._kept(groups[0])(lq, prior)
+        out = torch.empty_like(lq)
+        for expert in groups:
+            images = [i for i, other in enumerate(chosen) if other == expert]
+            out[images] = self._kept(expert)(lq[images], prior[images])
+        return out
+
+    def _kept(self, expert: int) -> LoRAIR:
+        """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
+        state = tuple((param.data_ptr(), param._version) for param in self.parameters())
+        kept, net = self._merged.pop(expert, (None, None))
+        if kept != state:
+            net = self.merge(expert)
+        self._merged[expert] = (state, net)
+        while len(self._merged) > _KEPT_NETWORKS:
+            del self._merged[next(iter(self._merged))]
+        return net
+
+    def train(self, mode: bool = True) -> LoRAIR:
+        """Sets the mode; training gives back the memory of the merged networks."""
+        if mode:
+            self._merged.clear()
+        return super().train(mode)
 
     def _restore(self, lq: Tensor, prior: Tensor, routing: Routing | None) -> Tensor:
         height, width = lq.shape[-2:]
