@@ -34,6 +34,7 @@ def apply() -> None:
     resume_without_gpu()
     ddp_without_gpu()
     tensors_without_gpu()
+    lmdb_opened_once()
 
 
 def provide_distutils() -> None:
@@ -181,6 +182,24 @@ def tensors_without_gpu() -> None:
     ):
         for name in names:
             setattr(owner, name, _on_cpu(getattr(owner, name)))
+
+
+def lmdb_opened_once() -> None:
+    """lmdb 3 refuses to open an LMDB a second time in a process, as two data sets on the same files do."""
+    import lmdb
+    from basicsr.utils.file_client import LmdbBackend
+
+    if int(lmdb.__version__.split('.')[0]) < 3:
+        return
+
+    def init(self, db_paths: str | list[str], client_keys: str | list[str] = 'default', **_) -> None:
+        from lorair_arch.data.stores import lmdb_environment
+
+        self.db_paths = [str(path) for path in ([db_paths] if isinstance(db_paths, str) else db_paths)]
+        keys = [client_keys] if isinstance(client_keys, str) else client_keys
+        self._client = {key: lmdb_environment(os.path.realpath(path)) for key, path in zip(keys, self.db_paths)}
+
+    LmdbBackend.__init__ = init
 
 
 def _on_cpu(method):

@@ -112,6 +112,12 @@ def test_one_lmdb_in_several_sources(tmp_path):
     assert np.array_equal(first.load('a'), second.load('a'))
 
 
+def test_data_sets_of_both_kinds_share_an_lmdb(tmp_path):
+    lq, gt = write_lmdb(tmp_path / 'lq.lmdb'), write_lmdb(tmp_path / 'gt.lmdb')
+    ours, theirs, again = all_in_one(lq, gt)[1], paired(lq, gt)[1], paired(lq, gt)[1]
+    assert (ours['lq'] == theirs['lq']).all() and (again['gt'] == theirs['gt']).all()
+
+
 def test_an_interrupted_lmdb_does_not_appear(tmp_path):
     with pytest.raises(KeyboardInterrupt), LmdbWriter(str(tmp_path / 'x.lmdb')) as writer:
         writer.put('a', photo())
