@@ -1,0 +1,77 @@
+"""`basicsr train` and `basicsr test`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import subprocess
+import sys
+
+from lorair_arch.commands.base import load_plugins
+from lorair_arch.errors import OptionsError
+
+logger = logging.getLogger('lorair_arch')
+
+
+def run_files(command: str, args: argparse.Namespace) -> int | None:
+    """Runs options files; several each in a process of its own, so that none inherits anything from another."""
+    import lorair_arch
+    from lorair_arch.utils.yaml_file import read_yaml
+
+    if len(args.opt) > 1 and args.launcher != 'none':
+        raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
+    for file in args.opt:  # a wrong name or a slip in the YAML need not wait for PyTorch
+        read_yaml(file)
+    lorair_arch.register()
+    load_plugins()
+    if len(args.opt) > 1:
+        return _run_each(command, args)
+    from lorair_arch import pipeline
+
+    pipeline.run(
+        command,
+        args.opt[0],
+        launcher=args.launcher,
+        auto_resume=args.auto_resume,
+        debug=args.debug,
+        force_yml=args.force_yml,
+    )
+    return None
+
+
+def _run_each(command: str, args: argparse.Namespace) -> int:
+    from lorair_arch.utils.options import check_options
+
+    mistakes = []
+    for i, file in enumerate(args.opt):  # a mistake in the last file must not be found hours later
+        try:
+            check_options(file, command == 'train', args.force_yml, made_before=i > 0)
+        except OptionsError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise OptionsError('\n'.join(mistakes))
+    flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
+    if args.force_yml:
+        flags += ['--force_yml', *args.force_yml]
+    for i, file in enumerate(args.opt, start=1):
+        logger.info(f'[{i}/{len(args.opt)}] basicsr {command} -opt {file}')
+        code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', file, *flags])
+        if code:
+            left = ', '.join(args.opt[i:])
+            sys.stderr.write(f'error: {file} failed (exit code {code})' + (f'; not run: {left}\n' if left else '\n'))
+            return code if code > 0 else 128 - code
+    return 0
+
+
+def _child(command: list[str]) -> int:
+    """Runs a command to its end; it gets the signals that ask this process to end."""
+    with subprocess.Popen(command) as process:
+        before = {s: signal.signal(s, lambda number, _: process.send_signal(number)) for s in (signal.SIGTERM,)}
+        # The terminal sends Ctrl-C to both; this process only waits for the other one's end.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
