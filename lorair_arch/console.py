@@ -54,7 +54,7 @@ def _set(logger: logging.Logger, handlers: list[logging.Handler], level: int, pr
 
 
 @contextlib.contextmanager
-def session(rank: int = 0) -> Iterator[Callable[..., logging.Logger]]:
+def session(rank: int = 0, level: int = logging.INFO) -> Iterator[Callable[..., logging.Logger]]:
     """Takes over the logging of one run of BasicSR's pipeline and gives it back, so that runs do not mix.
 
     The console of the first process shows progress, that of the others errors alone. What is logged before the log
@@ -62,6 +62,7 @@ def session(rank: int = 0) -> Iterator[Callable[..., logging.Logger]]:
 
     Args:
         rank: Number of this process.
+        level: What the console of the first process shows.
 
     Yields:
         A function in place of `basicsr.utils.get_root_logger`; its `log_file` starts the file.
@@ -70,7 +71,7 @@ def session(rank: int = 0) -> Iterator[Callable[..., logging.Logger]]:
 
     loggers = [logging.getLogger(name) for name in (*_LOGGERS, 'py.warnings')]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
-    to_console(logging.INFO if rank == 0 else logging.ERROR)
+    to_console(level if rank == 0 else logging.ERROR)
     memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     to_file = memory if rank == 0 else logging.NullHandler()
     loggers[-1].propagate = False

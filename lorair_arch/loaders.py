@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.data import build_dataloader as build_basicsr_dataloader
 from basicsr.data import build_dataset as build_basicsr_dataset
@@ -109,14 +105,3 @@ class CUDAPrefetcher(BasicSRCUDAPrefetcher):
         self.ori_loader, self.opt = loader, opt
         self.stream = torch.cuda.Stream()
         self.device = torch.device('cuda')
-
-
-@contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Gives the random states back as they were, so that a validation leaves no trace in the training."""
-    states = random.getstate(), np.random.get_state()
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(gpus):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])

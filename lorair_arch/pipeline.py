@@ -6,25 +6,31 @@ import argparse
 import contextlib
 import gc
 import logging
-import math
 import os
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
 import basicsr.test
 import basicsr.train
 import basicsr.utils.misc
+import numpy as np
+import torch
 import torch.distributed as dist
 from basicsr.models import build_model
 from basicsr.utils import MessageLogger, get_time_str, make_exp_dirs, set_random_seed
-from basicsr.utils.dist_util import get_dist_info, init_dist
+from basicsr.utils.dist_util import get_dist_info, init_dist, master_only
+from basicsr.utils.options import copy_opt_file
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+from torch.utils.data import DataLoader
 
 from lorair_arch import console, loaders
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
-from lorair_arch.resume import load_resume_state
+from lorair_arch.data.sampler import EpochSampler
+from lorair_arch.progress import Progress
+from lorair_arch.resume import load_resume_state, started_again
 from lorair_arch.utils.options import load_options
 
 logger = logging.getLogger('lorair_arch')
@@ -56,12 +62,28 @@ def run(
     opt = load_options(
         file, command == 'train', root, force_yml, debug=debug, auto_resume=auto_resume, launcher=launcher
     )
+    run_options(command, opt, file, root, launcher)
+
+
+def run_options(
+    command: str,
+    opt: dict[str, Any],
+    file: str | os.PathLike,
+    root: str,
+    launcher: str = 'none',
+    level: int = logging.INFO,
+) -> None:
+    """Runs options that are complete; results go under `root`, messages from `level` on to the console. See `run`."""
     if opt['dist'] and not dist.is_initialized():
         backend = 'nccl' if opt['num_gpu'] else 'gloo'
         init_dist(launcher, backend, **(opt.get('dist_params') or {} if launcher == 'slurm' else {}))
     opt['rank'], opt['world_size'] = get_dist_info()
-    with console.session(opt['rank']) as get_root_logger:
+    restarted = opt['dist'] and started_again()
+    opt['auto_resume'] |= restarted
+    with console.session(opt['rank'], level) as get_root_logger:
         job = (_Training if command == 'train' else _Test)(opt, str(file))
+        if restarted:
+            logger.warning('the processes were started again: continuing from the newest state, if there is one')
         module = basicsr.train if command == 'train' else basicsr.test
         names = job.replacements() | {'get_root_logger': get_root_logger}
         with _replaced(module, names), _replaced(basicsr.utils.misc, {'mkdir_and_rename': job.renew_folder}):
@@ -99,6 +121,8 @@ class _Job:
     def make_exp_dirs(self, opt: dict[str, Any]) -> None:
         """Makes the folders that `path` names; BasicSR would make one of any key that it does not know."""
         make_exp_dirs({**opt, 'path': {key: value for key, value in opt['path'].items() if key != 'prior_cache'}})
+        if opt['dist']:
+            dist.barrier()  # what another process saves sooner would be moved away with the old folder
 
     def renew_folder(self, path: str) -> None:
         """Makes an empty folder for the results; an old one is kept under another name."""
@@ -149,6 +173,7 @@ class _Training(_Job):
             'load_resume_state': self.load_resume_state,
             'create_train_val_dataloader': self.create_train_val_dataloader,
             'build_model': self.build_model,
+            'copy_opt_file': master_only(copy_opt_file),
             'mkdir_and_rename': _keep,  # TensorBoard's folder, which moves along with the experiment
             'CPUPrefetcher': loaders.CPUPrefetcher,
             'CUDAPrefetcher': loaders.CUDAPrefetcher,
@@ -157,7 +182,7 @@ class _Training(_Job):
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         self.state = load_resume_state(opt)
-        self.seed((self.state or {}).get('manual_seed'))
+        self.seed(((self.state or {}).get('progress') or {}).get('seed'))
         return self.state
 
     def create_train_val_dataloader(self, opt: dict[str, Any], _) -> tuple:
@@ -169,34 +194,56 @@ class _Training(_Job):
             else:
                 dataset = loaders.build_dataset(dataset_opt)
                 val_loaders.append(loaders.build_val_loader(dataset, opt, split=self.own_model))
+        progress = self.progress(train_loader, sampler)
+        opt['progress'], sampler.start = asdict(progress), progress.start
         per_epoch, total = len(train_loader), int(opt['train']['total_iter'])
-        if self.state:
-            self.state['epoch'], done = divmod(self.state['iter'], per_epoch)
-            sampler.start = done * train_loader.batch_size
         logger.info(
             f'{opt["name"]}: {len(train_loader.dataset)} images, {total} iterations, {per_epoch} an epoch, '
             f'{train_loader.batch_size * opt["world_size"]} images each; log and weights in '
             f'{os.path.relpath(opt["path"]["experiments_root"])}'
         )
-        # BasicSR's loop runs one epoch more than it is told.
-        return train_loader, sampler, val_loaders, math.ceil(total / per_epoch) - 1, total
+        # BasicSR's loop goes through the epoch that it is told, too
+        return train_loader, sampler, val_loaders, progress.last_epoch(total), total
+
+    def progress(self, loader: DataLoader, sampler: EpochSampler) -> Progress:
+        """Finds the place in the data to begin or to go on at; says what is not as it was."""
+        opt, state = self.opt, self.state
+        sizes = opt['world_size'], loader.batch_size, len(loader.dataset), sampler.total
+        now = Progress(*sizes, opt['manual_seed'], str(torch.__version__))
+        if not state:
+            return now
+        before = Progress(**state['progress']) if state.get('progress') else now
+        now = now.resumed(before, state['iter'])
+        state['epoch'] = now.epoch
+        changes = now.changes(before)
+        if changes:
+            logger.warning(
+                f'{os.path.relpath(opt["path"]["resume_state"])} was saved under other conditions: '
+                f'{", ".join(changes)}; training goes on after {now.start} images of epoch {now.epoch}'
+            )
+        return now
 
     def build_model(self, opt: dict[str, Any]):
-        """Builds the model; it then validates once for each iteration and without a trace in the random states.
+        """Builds the model; what it draws in a step then is a function of (manual_seed, rank, iteration).
 
-        At its end BasicSR's loop validates again what it may just have validated, and counts one iteration too many.
+        So nothing of a validation or of an interruption is left in the random states. It validates once for each
+        iteration: at its end BasicSR's loop does it again, and counts one iteration too many.
         """
         model = build_model(opt)
-        validate, done = model.validation, {}
+        begin_step, validate, done = model.update_learning_rate, model.validation, {}
+
+        def update_learning_rate(current_iter, warmup_iter=-1):
+            seed = np.random.SeedSequence([opt['manual_seed'], opt['rank'], current_iter]).generate_state(1)[0]
+            set_random_seed(int(seed))
+            begin_step(current_iter, warmup_iter)
 
         def validation(dataloader, current_iter, tb_logger, save_img=False):
             current_iter = min(current_iter, int(opt['train']['total_iter']))
             if done.get(id(dataloader)) != current_iter:
-                with loaders.random_states_kept():
-                    validate(dataloader, current_iter, tb_logger, save_img)
+                validate(dataloader, current_iter, tb_logger, save_img)
                 done[id(dataloader)] = current_iter
 
-        model.validation = validation
+        model.update_learning_rate, model.validation = update_learning_rate, validation
         return model
 
 

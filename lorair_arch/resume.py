@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     `check_resume` turns the `path.pretrain_network_*` options to the networks that were saved along.
 
     Args:
-        opt: The options; `path.resume_state` is set to the file that was found (None: a fresh start).
+        opt: The options; `path.resume_state` is set to the file that was found.
 
     Returns:
         The state, or None for a fresh start.
@@ -34,7 +35,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     from basicsr.utils.registry import MODEL_REGISTRY
 
     if opt['auto_resume']:
-        opt['path']['resume_state'] = _agreed(_newest_sound_state(opt) if opt['rank'] == 0 else None)
+        newest = _agreed(_newest_sound_state(opt) if opt['rank'] == 0 else None)
+        opt['path']['resume_state'] = newest or opt['path'].get('resume_state')
     path = opt['path'].get('resume_state')
     if path is None:
         return None
@@ -43,6 +45,19 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it changes
             check_resume(opt, state['iter'])
     return state
+
+
+def started_again() -> bool:
+    """Tells whether torchrun or SLURM had to start any of the processes again.
+
+    The launchers of other nodes than the one where a process failed do not count that.
+    """
+    import torch.distributed as dist
+
+    mine = any(int(os.environ.get(name, 0)) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+    all_of_them = [False] * dist.get_world_size()
+    dist.all_gather_object(all_of_them, mine)
+    return any(all_of_them)
 
 
 def _newest_sound_state(opt: dict[str, Any]) -> str | None:

@@ -77,8 +77,8 @@ def test_experts_start_as_the_identity(top_k):
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('top_k', [1, 2])
-@pytest.mark.parametrize('low_rank_pixels', [0, 16, 1e9])
-def test_the_network_and_its_gradients_equal_the_dense_one(monkeypatch, low_rank_pixels, top_k, training):
+@pytest.mark.parametrize('batch_pixels', [0, 16, 1e9])
+def test_the_network_and_its_gradients_equal_the_dense_one(monkeypatch, batch_pixels, top_k, training):
     net = tiny(top_k).train(training)
     lq, prior, logits = batch()
 
@@ -90,7 +90,7 @@ def test_the_network_and_its_gradients_equal_the_dense_one(monkeypatch, low_rank
 
     with dense_experts():
         expected, expected_grads = run()
-    monkeypatch.setattr(arch, '_LOW_RANK_PIXELS', low_rank_pixels)
+    monkeypatch.setattr(arch, '_BATCH_PIXELS', batch_pixels)
     out, grads = run()
     assert close(out, expected)
     for name, grad in grads.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorair_arch.archs.expert_linear import expert_linear
 from lorair_arch.archs.routing import Mixture, Routing
 
 
@@ -32,7 +32,7 @@ class ExpertConv2d(nn.Conv2d):
 
     Expert i changes the weight by B_i A_i alpha / r, reshaped to the shape of W. Because the sum over experts is linear
     in the weights, no expert ever runs a convolution of its own: images that share their experts use one merged weight
-    (`Mixture`), a mixed batch of small features goes through the two factors (`Routing`).
+    (`Mixture`); in a mixed batch of smaller features (`Routing`) each has a weight of its own.
 
     Args:
         rank: r; the factors have r * kernel_size rows.
@@ -50,22 +50,31 @@ class ExpertConv2d(nn.Conv2d):
         for factor in self.lora_A:
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
 
-    def factors(self, routing: Routing) -> tuple[Tensor, Tensor]:
-        """Gives A and B of the active experts, [E', rows, in * kernel] and [E', out / groups * kernel, rows]."""
-        if len(routing.active) == len(self.lora_A):
-            return self.lora_A, self.lora_B
-        return self.lora_A.index_select(0, routing.active), self.lora_B.index_select(0, routing.active)
+    def factors(self, experts: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the factors of N mixtures of k experts, stacked along the rank, the gates in B.
 
-    def merged_weights(self, routing: Routing) -> tuple[Tensor, ...]:
-        """Gives W plus the experts of each group, all in the shape of W."""
-        a, b = self.factors(routing)
-        weight = self.weight.reshape(1, b.shape[1], a.shape[2])
+        Args:
+            experts: [N, k].
+            gates: [N, k].
+
+        Returns:
+            A, [N, k * rows, in * kernel], and B, [N, out / groups * kernel, k * rows].
+        """
+        a, b = (factor.index_select(0, experts.flatten()) for factor in (self.lora_A, self.lora_B))
+        if experts.shape[1] == 1:  # the gate of a single expert is 1
+            return a, b
+        b = b.unflatten(0, experts.shape) * gates[..., None, None]
+        return a.unflatten(0, experts.shape).flatten(1, 2), b.transpose(1, 2).flatten(2)
+
+    def merged_weights(self, routing: Routing, gain: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Gives W plus the experts of each group, times the gain, all in the shape of W."""
+        a, b = self.factors(*routing.of_groups())
+        weight = self.weight.reshape(b.shape[1], a.shape[2])
+        if gain is not None:
+            weight, b = weight * gain.view(-1, 1), b * gain.view(-1, 1)
         with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
             # B A read in the order of memory is the change of W: the reshape of the official release
-            if routing.single:
-                merged = torch.baddbmm(weight, b, a, alpha=self.scale)
-            else:
-                merged = torch.addmm(weight.flatten(1), routing.gates, (b @ a).flatten(1), alpha=self.scale)
+            merged = torch.baddbmm(weight, b, a, alpha=self.scale)
         return merged.view(-1, *self.weight.shape).unbind()
 
     def forward(self, x: Tensor, experts: Mixture | Routing, gain: Tensor | None = None) -> Tensor:
@@ -74,37 +83,35 @@ class ExpertConv2d(nn.Conv2d):
         Args:
             x: Features.
             experts: One mixture for the whole batch, or the routing of each image.
-            gain: Scales the output channels if given, any shape with `out` elements.
+            gain: Scales the output channels of a 1x1 convolution if given, any shape with `out` elements.
         """
+        bias = self.bias if gain is None or self.bias is None else self.bias * gain.flatten()
         if isinstance(experts, Mixture):
-            return self._merged(x, experts, gain)
+            return self._conv_forward(x, self._merged_weight(experts, gain), bias)
         if self.kernel_size == (1, 1):
-            return self._low_rank(x, experts, gain)
-        parts = zip(x.split(experts.sizes), experts.mixtures)
-        return torch.cat([self(part, mixture, gain) for part, mixture in parts])
+            return self._linear(x, experts, bias, gain)
+        weights = self.merged_weights(experts)
+        return torch.cat([self._conv_forward(part, w, bias) for part, w in zip(x.split(experts.sizes), weights)])
 
-    def _merged(self, x: Tensor, mixture: Mixture, gain: Tensor | None) -> Tensor:
-        """Convolution with the merged weight of a group; the weights of all groups are made with the first."""
+    def _merged_weight(self, mixture: Mixture, gain: Tensor | None) -> Tensor:
+        """Gives the merged weight of a group; those of all groups are made with the first."""
         routing, group = mixture
         if group == 0:
-            routing.merged[self] = self.merged_weights(routing)
+            routing.merged[self] = self.merged_weights(routing, gain)
         weight = routing.merged[self][group]
         if group == len(routing.sizes) - 1:
             del routing.merged[self]
-        return self._conv_forward(x, *_amplify(weight, self.bias, gain))
+        return weight
 
-    def _low_rank(self, x: Tensor, routing: Routing, gain: Tensor | None) -> Tensor:
-        """1x1 convolution of each image with its own experts, as two thin matrix products for all active experts."""
-        batch, _, height, width = x.shape
-        a, b = self.factors(routing)
-        gates = (routing.gates * self.scale).repeat_interleave(a.shape[1], dim=1)  # [B, E' r]
-        b = b.transpose(0, 1).flatten(1)
+    def _linear(self, x: Tensor, routing: Routing, bias: Tensor | None, gain: Tensor | None) -> Tensor:
+        """1x1 convolution of each image with its own experts."""
+        a, b = self.factors(routing.experts, routing.gates)
+        weight = self.weight.flatten(1)
         if gain is not None:
-            b = b * gain.view(-1, 1)
-        y = self._conv_forward(x, *_amplify(self.weight, self.bias, gain)).permute(0, 2, 3, 1)
-        hidden = F.linear(x.permute(0, 2, 3, 1), a.flatten(0, 1)) * gates[:, None, None]
-        y = torch.addmm(y.reshape(-1, self.out_channels), hidden.flatten(0, 2), b.t()).view(y.shape)
-        return y.permute(0, 3, 1, 2)
+            weight, b = weight * gain.view(-1, 1), b * gain.view(-1, 1)
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+        y = expert_linear(rows, weight, bias, a, b, self.scale)
+        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:

@@ -14,9 +14,9 @@ from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
 from lorair_arch.archs.routing import Routing, route
 from lorair_arch.errors import OptionsError
 
-# Up to this many pixels for each channel of a level, and each group of images that share their experts, the two thin
-# factors cost less than merging the weights and running the groups one after the other.
-_LOW_RANK_PIXELS = 2
+# Up to this many pixels for each channel a level keeps its batch together, its images with weights of their own; above,
+# images that share their experts run through it as a group: fewer bytes at a time, which the caches reward.
+_BATCH_PIXELS = 32
 # Merged networks that inference keeps; each has the size of the plain network.
 _KEPT_NETWORKS = 4
 
@@ -214,11 +214,10 @@ class LoRAIR(nn.Module):
     def _arrange(
         self, parts: list[Tensor], routing: Routing | None, channels: int
     ) -> tuple[list[Tensor], list[Experts]]:
-        """Chooses how a level treats its experts: merged, a part for each group of images, or low-rank, all at once."""
+        """Chooses how a level runs: a part for each group of images that share their experts, or all at once."""
         if routing is None:
             return parts, [None]
-        pixels = sum(part.shape[0] for part in parts) * parts[0].shape[2:].numel()
-        if pixels > _LOW_RANK_PIXELS * channels * len(routing.sizes):
+        if parts[0].shape[2:].numel() > _BATCH_PIXELS * channels:
             return _regroup(parts, routing.sizes), routing.mixtures
         return _regroup(parts, (sum(routing.sizes),)), [routing]
 

@@ -30,7 +30,7 @@ def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor 
     Returns:
         [B, out, H', W'].
     """
-    gates = x.new_zeros(len(x), len(conv.lora_A)).scatter(1, routing.experts, routing.weights)
+    gates = x.new_zeros(len(x), len(conv.lora_A)).scatter(1, routing.experts, routing.gates)
     y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
     for i, (a, b) in enumerate(zip(conv.lora_A, conv.lora_B)):
         delta = (b @ a).reshape(conv.weight.shape) * conv.scale
@@ -42,7 +42,7 @@ def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor 
 def dense_experts() -> Iterator[None]:
     """Inside, every network runs its experts densely: no merging, no low-rank factors."""
     with (
-        mock.patch.object(arch, '_LOW_RANK_PIXELS', float('inf')),
+        mock.patch.object(arch, '_BATCH_PIXELS', float('inf')),
         mock.patch.object(ExpertConv2d, 'forward', dense_forward),
     ):
         yield

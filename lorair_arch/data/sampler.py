@@ -15,7 +15,7 @@ from lorair_arch.errors import DataError
 class EpochSampler(torch.utils.data.Sampler):
     """Shuffles a data set anew in each epoch and yields `(epoch, index)`, so that workers know the epoch.
 
-    The order does not depend on the number of processes: rank r gets the places r, r + n, r + 2n, ... of it. What is
+    The order does not depend on the number of processes: rank r of n gets the places r, r + n, r + 2n, ... of it. What is
     left over when it does not divide evenly is dropped, so that an epoch of n processes with batches of b has exactly
     as many steps as one of a single process with batches of n * b.
 
@@ -28,8 +28,8 @@ class EpochSampler(torch.utils.data.Sampler):
         seed: of the order.
 
     Attributes:
-        start: number of samples of this rank to skip in the epoch that a resumed run continues. It stays in force
-            until `set_epoch` moves on from that epoch.
+        start: number of samples to skip, of all ranks together, in the epoch that a resumed run continues. It stays in
+            force until `set_epoch` moves on from that epoch.
 
     Raises:
         DataError: if there are fewer samples than processes.
@@ -50,8 +50,8 @@ class EpochSampler(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch or 0
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.total)
-        mine = order[self.rank :: self.num_replicas][self.start : len(self)]
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.total)[self.start :]
+        mine = order[self.rank :: self.num_replicas][: len(order) // self.num_replicas]
         return iter([(epoch, index) for index in mine.tolist()])
 
     def __len__(self) -> int:

@@ -162,13 +162,12 @@ class StageModel(BaseModel):
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
             'best': getattr(self, 'best', {}),
-            'manual_seed': self.opt['manual_seed'],
-            'rng': torch.get_rng_state(),
+            'progress': self.opt.get('progress'),
         }
         save_file(state, Path(self.opt['path']['training_states'], f'{current_iter}.state'))
 
     def resume_training(self, resume_state: dict) -> None:
-        """Continues from a training state: its weights, optimisers, schedules, best values and random state."""
+        """Continues from a training state: its weights, optimisers, schedules and best values."""
         path = self.weights_path(resume_state['iter'])
         unsaved = set(self.net_state()) - set(self.saved_keys(self.net_state()))
         nets = [('params', self.net)] + ([('params_ema', self.net_ema)] if self.ema_decay else [])
@@ -176,7 +175,6 @@ class StageModel(BaseModel):
             self.load_network(net, str(path), param_key=param_key, missing=tuple(unsaved))
         super().resume_training(resume_state)
         self.best = resume_state.get('best', {})
-        torch.set_rng_state(resume_state['rng'])
 
     def net_state(self) -> dict[str, Tensor]:
         return self.get_bare_model(self.net).state_dict()
