@@ -47,7 +47,7 @@ class DegradationRouter(nn.Module):
         super().__init__()
         if views not in _VIEWS:
             raise OptionsError(f'views is {views!r}, expected one of {", ".join(_VIEWS)}.')
-        self.clip = _build_clip(clip_model, pretrained)
+        self.clip = build_clip(clip_model, pretrained)
         size = self.clip.image_size
         self.size = size[0] if isinstance(size, tuple) else size
         self.grid, self.freeze_clip, self.make_views = clip_grid, freeze_clip, _VIEWS[views]
@@ -91,7 +91,7 @@ class DegradationRouter(nn.Module):
         return self.head(prior), prior
 
 
-def _build_clip(clip_model: str | dict, pretrained: str | None) -> nn.Module:
+def build_clip(clip_model: str | dict, pretrained: str | None = None) -> nn.Module:
     """Builds the image encoder of a CLIP; the text encoder is never kept."""
     if isinstance(clip_model, dict):
         config = clip_model

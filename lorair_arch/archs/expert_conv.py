@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lorair_arch.archs.expert_linear import expert_linear
+from lorair_arch.archs.gated_depthwise import gated_depthwise
 from lorair_arch.archs.routing import Mixture, Routing
 
 
@@ -17,6 +18,10 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor, experts: None = None, gain: Tensor | None = None) -> Tensor:
         """x [B, in, H, W] -> [B, out, H', W'], times a gain of each output channel if there is one."""
         return self._conv_forward(x, *_amplify(self.weight, self.bias, gain))
+
+    def gated(self, x: Tensor, experts: None = None) -> Tensor:
+        """The depthwise 3x3 convolution and the simple gate: x [B, 2C, H, W] -> [B, C, H, W]."""
+        return gated_depthwise(x, (self.weight,), self.bias, (len(x),))
 
 
 def _amplify(weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -68,7 +73,7 @@ class ExpertConv2d(nn.Conv2d):
 
     def merged_weights(self, routing: Routing, gain: Tensor | None = None) -> tuple[Tensor, ...]:
         """Gives W plus the experts of each group, times the gain, all in the shape of W."""
-        a, b = self.factors(*routing.of_groups())
+        a, b = self.factors(*routing.of_groups)
         weight = self.weight.reshape(b.shape[1], a.shape[2])
         if gain is not None:
             weight, b = weight * gain.view(-1, 1), b * gain.view(-1, 1)
@@ -85,13 +90,20 @@ class ExpertConv2d(nn.Conv2d):
             experts: One mixture for the whole batch, or the routing of each image.
             gain: Scales the output channels of a 1x1 convolution if given, any shape with `out` elements.
         """
-        bias = self.bias if gain is None or self.bias is None else self.bias * gain.flatten()
         if isinstance(experts, Mixture):
+            bias = self.bias if gain is None or self.bias is None else self.bias * gain.flatten()
             return self._conv_forward(x, self._merged_weight(experts, gain), bias)
         if self.kernel_size == (1, 1):
-            return self._linear(x, experts, bias, gain)
-        weights = self.merged_weights(experts)
-        return torch.cat([self._conv_forward(part, w, bias) for part, w in zip(x.split(experts.sizes), weights)])
+            factors = self.lora_A, self.lora_B
+            return expert_linear(x, self.weight, self.bias, gain, factors, experts.experts, experts.gates, self.scale)
+        parts = zip(x.split(experts.sizes), self.merged_weights(experts))
+        return torch.cat([self._conv_forward(part, weight, self.bias) for part, weight in parts])
+
+    def gated(self, x: Tensor, experts: Mixture | Routing) -> Tensor:
+        """The depthwise 3x3 convolution and the simple gate: x [B, 2C, H, W] -> [B, C, H, W]."""
+        if isinstance(experts, Mixture):
+            return gated_depthwise(x, (self._merged_weight(experts, None),), self.bias, (len(x),))
+        return gated_depthwise(x, self.merged_weights(experts), self.bias, experts.sizes)
 
     def _merged_weight(self, mixture: Mixture, gain: Tensor | None) -> Tensor:
         """Gives the merged weight of a group; those of all groups are made with the first."""
@@ -102,16 +114,6 @@ class ExpertConv2d(nn.Conv2d):
         if group == len(routing.sizes) - 1:
             del routing.merged[self]
         return weight
-
-    def _linear(self, x: Tensor, routing: Routing, bias: Tensor | None, gain: Tensor | None) -> Tensor:
-        """1x1 convolution of each image with its own experts."""
-        a, b = self.factors(routing.experts, routing.gates)
-        weight = self.weight.flatten(1)
-        if gain is not None:
-            weight, b = weight * gain.view(-1, 1), b * gain.view(-1, 1)
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-        y = expert_linear(rows, weight, bias, a, b, self.scale)
-        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:

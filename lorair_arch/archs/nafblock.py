@@ -100,7 +100,7 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]."""
-        y = simple_gate(self.conv2(self.conv1(self.norm1(x), experts), experts))
+        y = self.conv2.gated(self.conv1(self.norm1(x), experts), experts)
         x = x + self.conv3(y * self.attention(y, experts), experts, self.beta)
         return x + self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma)
 

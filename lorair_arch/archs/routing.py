@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -31,8 +32,9 @@ class Routing:
         """The experts of each group."""
         return [Mixture(self, i) for i in range(len(self.sizes))]
 
+    @cached_property
     def of_groups(self) -> tuple[Tensor, Tensor]:
-        """Gives experts and gates of each group, [G, k]."""
+        """Experts and gates of each group, [G, k]."""
         if len(self.sizes) == len(self.experts):
             return self.experts, self.gates
         firsts = [end - size for end, size in zip(accumulate(self.sizes), self.sizes)]

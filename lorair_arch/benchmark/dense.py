@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lorair_arch.archs import lorair_arch as arch
 from lorair_arch.archs.expert_conv import ExpertConv2d
+from lorair_arch.archs.nafblock import simple_gate
 from lorair_arch.archs.routing import Routing
 
 
@@ -44,6 +45,7 @@ def dense_experts() -> Iterator[None]:
     with (
         mock.patch.object(arch, '_BATCH_PIXELS', float('inf')),
         mock.patch.object(ExpertConv2d, 'forward', dense_forward),
+        mock.patch.object(ExpertConv2d, 'gated', lambda conv, x, routing: simple_gate(dense_forward(conv, x, routing))),
     ):
         yield
 
