@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
-from lorair_arch.data.images import decode_image, to_float
+from lorair_arch.data.images import to_float
 from lorair_arch.data.prior_cache import KIND, fingerprint, settings
 from lorair_arch.errors import OptionsError
 from lorair_arch.utils.checkpoint import load_into, save_file, state_dict_of
@@ -85,9 +85,9 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> tuple[bytes, Tensor]:
         """Gives the SHA-256 of the file and the image, float32 RGB [3, H, W] in [0, 1]."""
         source, number = self._places[index]
-        content = source.encoded_lq(number)
-        image = to_float(decode_image(content, source.paths(number)[0]))
-        return hashlib.sha256(content).digest(), torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        digest = hashlib.sha256()
+        image = to_float(source.load_lq(number, digest.update).transpose(2, 0, 1))
+        return digest.digest(), torch.from_numpy(image)
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lorair_arch.commands import benchmark, convert, data, restore
 from lorair_arch.commands.base import add_verb, new_parser
 from lorair_arch.commands.run_files import run_files
-from lorair_arch.errors import LoRAIRError, OptionsError, sentence
+from lorair_arch.errors import Interrupted, LoRAIRError, sentence
 
 
 def basicsr(argv: Sequence[str] | None = None) -> int:
@@ -58,9 +58,12 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     console.to_console()
     try:
         return args.run(args) or 0
+    except Interrupted as stop:
+        if os.environ.get('RANK', '0') == '0':
+            sys.stderr.write(f'{stop}\n')
+        return stop.code
     except LoRAIRError as error:
-        # Every process finds the same mistake in the options; one says so.
-        if not isinstance(error, OptionsError) or os.environ.get('RANK', '0') == '0':
+        if not error.everywhere or os.environ.get('RANK', '0') == '0':
             sys.stderr.writelines(f'error: {line}\n' for line in sentence(error).splitlines())
         return 2
     except KeyboardInterrupt:

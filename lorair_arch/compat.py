@@ -34,6 +34,7 @@ def apply() -> None:
     resume_without_gpu()
     ddp_without_gpu()
     tensors_without_gpu()
+    files_written_whole()
     lmdb_opened_once()
 
 
@@ -151,7 +152,10 @@ def resume_without_gpu() -> None:
 
 
 def ddp_without_gpu() -> None:
-    """`BaseModel.model_to_device` builds DistributedDataParallel with the ids of CUDA devices."""
+    """`BaseModel.model_to_device` builds DistributedDataParallel with the ids of CUDA devices.
+
+    It does so too where nothing is to be trained, as in tests, which DistributedDataParallel refuses.
+    """
     from basicsr.models.base_model import BaseModel
     from torch.nn.parallel import DistributedDataParallel
 
@@ -159,7 +163,11 @@ def ddp_without_gpu() -> None:
 
     @functools.wraps(original)
     def model_to_device(self, net):
-        if not self.opt['dist'] or self.device.type != 'cpu':
+        if not self.opt['dist']:
+            return original(self, net)
+        if not any(param.requires_grad for param in net.parameters()):
+            return net.to(self.device)
+        if self.device.type != 'cpu':
             return original(self, net)
         unused = self.opt.get('find_unused_parameters', False)
         return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
@@ -182,6 +190,26 @@ def tensors_without_gpu() -> None:
     ):
         for name in names:
             setattr(owner, name, _on_cpu(getattr(owner, name)))
+
+
+def files_written_whole() -> None:
+    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values."""
+    from basicsr.models.base_model import BaseModel
+    from basicsr.utils.dist_util import master_only
+
+    from lorair_arch import checkpoints
+
+    BaseModel.save_network = master_only(checkpoints.save_network)
+    BaseModel.save_training_state = master_only(checkpoints.save_training_state)
+    resume = BaseModel.resume_training
+
+    @functools.wraps(resume)
+    def resume_training(self, resume_state):
+        resume(self, resume_state)
+        if 'best_metric_results' in resume_state:
+            self.best_metric_results = resume_state['best_metric_results']
+
+    BaseModel.resume_training = resume_training
 
 
 def lmdb_opened_once() -> None:

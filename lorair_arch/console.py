@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -33,6 +34,25 @@ class ConsoleHandler(logging.Handler):
         tqdm.write(prefix + message, file=sys.stderr)
 
 
+class LogFile(logging.FileHandler):
+    """A log file that says once on the console that it cannot be written, as on a full disk."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            text = f'warning: {self.baseFilename} cannot be written, training goes on: {error.strerror}'
+            ConsoleHandler().emit(logging.makeLogRecord({'msg': text}))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still to be written
+            super().close()
+
+
 def _wanted(record: logging.LogRecord) -> bool:
     if record.levelno > logging.INFO:
         # Some model classes of BasicSR's mix up their best values then; it says so at every validation.
@@ -44,6 +64,8 @@ def _wanted(record: logging.LogRecord) -> bool:
 
 def to_console(level: int = logging.INFO) -> None:
     """Sends the messages of this package and of BasicSR to stderr, and nowhere else."""
+    # OpenCV would write of damaged images too, without their paths; it reads this when it is imported.
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
     for name in _LOGGERS:
         _set(logging.getLogger(name), [ConsoleHandler(level)], level, propagate=False)
 
@@ -82,7 +104,7 @@ def session(rank: int = 0, level: int = logging.INFO) -> Iterator[Callable[..., 
 
     def get_root_logger(logger_name='basicsr', log_level=logging.INFO, log_file=None):
         if log_file is not None and rank == 0:
-            memory.setTarget(logging.FileHandler(log_file, 'w', encoding='utf-8'))
+            memory.setTarget(LogFile(log_file, encoding='utf-8'))
             memory.target.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
             memory.flushLevel = logging.NOTSET  # from here on every line is written at once
         return logging.getLogger(logger_name)

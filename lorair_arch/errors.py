@@ -6,11 +6,19 @@ import re
 
 
 class LoRAIRError(Exception):
-    """A mistake that the user can mend; commands print it without a traceback."""
+    """A mistake that the user can mend; commands print it without a traceback.
+
+    Attributes:
+        everywhere: Whether every process of a distributed run raises it alike; then one of them says so.
+    """
+
+    everywhere = False
 
 
 class OptionsError(LoRAIRError, ValueError):
     """An options file or a command-line option is wrong."""
+
+    everywhere = True
 
 
 class DataError(LoRAIRError, ValueError):
@@ -19,6 +27,27 @@ class DataError(LoRAIRError, ValueError):
 
 class CheckpointError(LoRAIRError, RuntimeError):
     """A file of weights cannot be read, written or does not fit the network."""
+
+
+class NumericsError(LoRAIRError, ArithmeticError):
+    """Losses or gradients are not finite, step after step."""
+
+    everywhere = True
+
+
+class Interrupted(LoRAIRError):
+    """A signal has ended a training; it can be continued.
+
+    Args:
+        message: What was saved and how to go on.
+        code: Exit code of the command: 128 and the number of the signal.
+    """
+
+    everywhere = True
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def sentence(error: BaseException) -> str:

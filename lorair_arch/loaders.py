@@ -15,6 +15,7 @@ from lorair_arch.data.named import MISTAKES, NamedDataset
 from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sampler import EpochSampler, SeededDataset
 from lorair_arch.errors import DataError, LoRAIRError
+from lorair_arch.interruption import outlive_signals
 
 
 def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
@@ -56,9 +57,17 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
     sampler = EpochSampler(
         dataset, opt['world_size'], opt['rank'], dataset_opt.get('dataset_enlarge_ratio', 1), seed=opt['manual_seed']
     )
+    # what a step accumulates is read as one batch, so that a step is an iteration everywhere
+    images = dataset_opt['batch_size_per_gpu'] * opt['train'].get('accumulate', 1)
     loader = build_basicsr_dataloader(
-        dataset, dataset_opt, num_gpu=opt['num_gpu'], dist=opt['dist'], sampler=sampler, seed=opt['manual_seed']
+        dataset,
+        {**dataset_opt, 'batch_size_per_gpu': images},
+        num_gpu=opt['num_gpu'],
+        dist=opt['dist'],
+        sampler=sampler,
+        seed=opt['manual_seed'],
     )
+    loader.worker_init_fn = outlive_signals  # in place of seeding: each sample has a seed of its own
     if len(loader) == 0:
         raise DataError(
             f'data set {dataset_opt["name"]}: {len(dataset)} images do not fill one batch of '

@@ -16,7 +16,6 @@ from typing import Any
 import basicsr.test
 import basicsr.train
 import basicsr.utils.misc
-import numpy as np
 import torch
 import torch.distributed as dist
 from basicsr.models import build_model
@@ -26,11 +25,14 @@ from basicsr.utils.options import copy_opt_file
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from torch.utils.data import DataLoader
 
-from lorair_arch import console, loaders
+from lorair_arch import checkpoints, console, loaders
+from lorair_arch.board import Board
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.sampler import EpochSampler
+from lorair_arch.interruption import Signals, signals
 from lorair_arch.progress import Progress
 from lorair_arch.resume import load_resume_state, started_again
+from lorair_arch.supervisor import Supervisor
 from lorair_arch.utils.options import load_options
 
 logger = logging.getLogger('lorair_arch')
@@ -76,12 +78,12 @@ def run_options(
     """Runs options that are complete; results go under `root`, messages from `level` on to the console. See `run`."""
     if opt['dist'] and not dist.is_initialized():
         backend = 'nccl' if opt['num_gpu'] else 'gloo'
-        init_dist(launcher, backend, **(opt.get('dist_params') or {} if launcher == 'slurm' else {}))
+        init_dist(launcher, backend, port=(opt.get('dist_params') or {}).get('port'))
     opt['rank'], opt['world_size'] = get_dist_info()
     restarted = opt['dist'] and started_again()
     opt['auto_resume'] |= restarted
-    with console.session(opt['rank'], level) as get_root_logger:
-        job = (_Training if command == 'train' else _Test)(opt, str(file))
+    with console.session(opt['rank'], level) as get_root_logger, signals() as received, checkpoints.disk_errors(opt):
+        job = (_Training if command == 'train' else _Test)(opt, str(file), received)
         if restarted:
             logger.warning('the processes were started again: continuing from the newest state, if there is one')
         module = basicsr.train if command == 'train' else basicsr.test
@@ -103,8 +105,8 @@ class _Job:
 
     hint = ''
 
-    def __init__(self, opt: dict[str, Any], file: str) -> None:
-        self.opt, self.file = opt, file
+    def __init__(self, opt: dict[str, Any], file: str, received: Signals) -> None:
+        self.opt, self.file, self.signals = opt, file, received
         self.own_model = getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False)
 
     def replacements(self) -> dict[str, Any]:
@@ -166,7 +168,9 @@ class _Progress(MessageLogger):
 
 
 class _Training(_Job):
-    hint = ' (--auto_resume continues instead)'
+    @property
+    def hint(self) -> str:
+        return '' if self.opt['auto_resume'] else ' (--auto_resume continues instead)'
 
     def replacements(self) -> dict[str, Any]:
         return super().replacements() | {
@@ -174,20 +178,34 @@ class _Training(_Job):
             'create_train_val_dataloader': self.create_train_val_dataloader,
             'build_model': self.build_model,
             'copy_opt_file': master_only(copy_opt_file),
+            'init_tb_logger': master_only(self.open_board),
             'mkdir_and_rename': _keep,  # TensorBoard's folder, which moves along with the experiment
             'CPUPrefetcher': loaders.CPUPrefetcher,
             'CUDAPrefetcher': loaders.CUDAPrefetcher,
             'MessageLogger': _Progress,
         }
 
+    board: Board | None = None
+
+    def open_board(self, log_dir: str) -> Board:
+        self.board = Board(log_dir, self.resumed)
+        return self.board
+
+    @property
+    def resumed(self) -> int:
+        """The iteration from which the training continues; 0: a fresh start."""
+        return self.state['iter'] if self.state else 0
+
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
+        if opt['rank'] == 0:
+            checkpoints.clean(opt)
         self.state = load_resume_state(opt)
         self.seed(((self.state or {}).get('progress') or {}).get('seed'))
         return self.state
 
     def create_train_val_dataloader(self, opt: dict[str, Any], _) -> tuple:
         """Builds all loaders and tells BasicSR's loop how many epochs there are; sets the place to continue at."""
-        val_loaders = []
+        val_loaders = self.val_loaders = []
         for phase, dataset_opt in opt['datasets'].items():
             if phase == 'train':
                 train_loader, sampler = loaders.build_train_loader(opt, dataset_opt)
@@ -195,7 +213,9 @@ class _Training(_Job):
                 dataset = loaders.build_dataset(dataset_opt)
                 val_loaders.append(loaders.build_val_loader(dataset, opt, split=self.own_model))
         progress = self.progress(train_loader, sampler)
-        opt['progress'], sampler.start = asdict(progress), progress.start
+        opt['progress'] = asdict(progress)
+        if self.state:
+            self.state['epoch'], sampler.start = progress.place(self.state['iter'])
         per_epoch, total = len(train_loader), int(opt['train']['total_iter'])
         logger.info(
             f'{opt["name"]}: {len(train_loader.dataset)} images, {total} iterations, {per_epoch} an epoch, '
@@ -206,44 +226,27 @@ class _Training(_Job):
         return train_loader, sampler, val_loaders, progress.last_epoch(total), total
 
     def progress(self, loader: DataLoader, sampler: EpochSampler) -> Progress:
-        """Finds the place in the data to begin or to go on at; says what is not as it was."""
+        """Relates the settings to those of the training that is continued, if any; says what is not as it was."""
         opt, state = self.opt, self.state
         sizes = opt['world_size'], loader.batch_size, len(loader.dataset), sampler.total
         now = Progress(*sizes, opt['manual_seed'], str(torch.__version__))
         if not state:
             return now
         before = Progress(**state['progress']) if state.get('progress') else now
-        now = now.resumed(before, state['iter'])
-        state['epoch'] = now.epoch
-        changes = now.changes(before)
+        resumed, changes = now.resumed(before, state['iter']), now.changes(before)
         if changes:
+            epoch, start = resumed.place(state['iter'])
             logger.warning(
-                f'{os.path.relpath(opt["path"]["resume_state"])} was saved under other conditions: '
-                f'{", ".join(changes)}; training goes on after {now.start} images of epoch {now.epoch}'
+                f'{os.path.relpath(opt["path"]["resume_state"])} was saved with other settings: {", ".join(changes)}; '
+                f'going on after {start} images of epoch {epoch}'
             )
-        return now
+        return resumed
 
     def build_model(self, opt: dict[str, Any]):
-        """Builds the model; what it draws in a step then is a function of (manual_seed, rank, iteration).
-
-        So nothing of a validation or of an interruption is left in the random states. It validates once for each
-        iteration: at its end BasicSR's loop does it again, and counts one iteration too many.
-        """
+        """Builds the model; from here on signals end the training after a step."""
         model = build_model(opt)
-        begin_step, validate, done = model.update_learning_rate, model.validation, {}
-
-        def update_learning_rate(current_iter, warmup_iter=-1):
-            seed = np.random.SeedSequence([opt['manual_seed'], opt['rank'], current_iter]).generate_state(1)[0]
-            set_random_seed(int(seed))
-            begin_step(current_iter, warmup_iter)
-
-        def validation(dataloader, current_iter, tb_logger, save_img=False):
-            current_iter = min(current_iter, int(opt['train']['total_iter']))
-            if done.get(id(dataloader)) != current_iter:
-                validate(dataloader, current_iter, tb_logger, save_img)
-                done[id(dataloader)] = current_iter
-
-        model.update_learning_rate, model.validation = update_learning_rate, validation
+        Supervisor(model, opt, self.signals, self.resumed, self.val_loaders, self.board, split=self.own_model)
+        self.signals.listen(opt['dist'])
         return model
 
 

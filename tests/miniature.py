@@ -45,6 +45,19 @@ def write_data(root: Path) -> None:
             write(root / f'data/{part}_half/{seed}.png', image[::2, ::2])
 
 
+def write_weights(root: Path) -> None:
+    """Writes random weights where those of the router and of pre-training would be."""
+    from lorair_arch.archs.degradation_router_arch import DegradationRouter
+    from lorair_arch.archs.lorair_arch import LoRAIR
+    from lorair_arch.utils.checkpoint import save_file
+    from tests.tiny import perturbed
+
+    for name, kind, options in (('router', DegradationRouter, _ROUTER), ('pretrain', LoRAIR, _RESTORER)):
+        net = kind(**{key: value for key, value in options.items() if key != 'type'})
+        label = 'router' if name == 'router' else 'g'
+        save_file({'params': perturbed(net).state_dict()}, root / f'experiments/{name}/models/net_{label}_latest.pth')
+
+
 def stage(name: str) -> dict[str, Any]:
     """Gives the options of the stage 'router', 'pretrain' or 'finetune', or of 'sr', a model of BasicSR's own."""
     opt = {

@@ -158,6 +158,13 @@ def test_distributed_networks_on_the_cpu(one_process):
     assert net.module.weight.grad is not None
 
 
+@pytest.mark.parametrize('gpus', [0, 1])
+def test_distributed_networks_without_anything_to_train(monkeypatch, gpus):
+    monkeypatch.setattr(torch.nn.Module, 'to', lambda net, device: net)
+    net = torch.nn.Linear(2, 2).requires_grad_(False)
+    assert BaseModel({'num_gpu': gpus, 'is_train': False, 'dist': True}).model_to_device(net) is net
+
+
 def test_networks_of_a_single_process_are_left_alone():
     net = torch.nn.Linear(2, 2)
     assert BaseModel({'num_gpu': 0, 'is_train': True, 'dist': False}).model_to_device(net) is net

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
+from lorair_arch.data import stores
 from lorair_arch.data.sources import Source
-from lorair_arch.data.stores import Folder, natural_sort, open_store
+from lorair_arch.data.stores import natural_sort, open_store
 from lorair_arch.errors import DataError, OptionsError
 from tests.photos import photo, write, write_pairs
 
@@ -65,7 +66,7 @@ def test_match_pairs_by_what_names_share(tmp_path):
     roots = {'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')}
     pairs = source(roots, match=r'^(\d+)')
     assert [os.path.basename(pairs.paths(i)[1]) for i in range(3)] == ['0001.png', '0001.png', '0002.png']
-    raises(DataError, f"match: '_(x)' finds nothing in the name '0001' of '{tmp_path / 'gt'}'", roots, match='_(x)')
+    raises(DataError, f"match: '_(x)' finds nothing in '0001', '0002' of '{tmp_path / 'gt'}'", roots, match='_(x)')
     raises(DataError, "would both be the ground truth of '000'", roots, match=r'(\d\d\d)')
     raises(OptionsError, "sources[0].match: '(' is not a regular expression", roots, match='(')
     raises(OptionsError, 'sources[0].match: expected a regular expression with one group', roots, match='a')
@@ -94,7 +95,7 @@ def test_clean_images_are_read_once(tmp_path, monkeypatch):
     roots = write_pairs(tmp_path)
     clean = source({'dataroot_gt': roots['dataroot_gt']}, degrade={'type': 'noise'})
     reads = []
-    monkeypatch.setattr(Folder, 'read', lambda self, key: reads.append(key) or (tmp_path / 'gt/img1.png').read_bytes())
+    monkeypatch.setattr(stores, 'read_bytes', lambda path: reads.append(path) or Path(path).read_bytes())
     clean.load(0)
     assert len(reads) == 1
 

@@ -126,7 +126,7 @@ def test_all_mistakes_at_once(here):
     opt['nmae'] = 'x'
     found = mistakes(here, opt, force_yml=['train', 'network_g:width=none'])
     assert [line.split(': ')[0] for line in found] == [
-        '--force_yml train', 'datasets.val.typ', 'train.grad_clip_norm', 'network_g.width', 'nmae',
+        '--force_yml train', 'datasets.val.typ', 'train.grad_clip_norm', '--force_yml network_g:width=none', 'nmae',
     ]  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_a_training_without_a_seed_continues_with_the_one_it_drew(trained, here)
     opt['path']['pretrain_network_router'] = str(trained / opt['path']['pretrain_network_router'])
     train(opt, force_yml=['train:total_iter=2'])
     train(opt, force_yml=['train:total_iter=4'], auto_resume=True)
-    seeds = [torch.load(state, weights_only=True)['manual_seed'] for state in Path('experiments').rglob('*.state')]
+    seeds = [torch.load(state, weights_only=True)['progress']['seed'] for state in Path('experiments').rglob('*.state')]
     assert len(seeds) == 2
     assert len(set(seeds)) == 1
 

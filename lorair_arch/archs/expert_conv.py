@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorair_arch.archs.expert_linear import expert_linear
@@ -21,7 +22,7 @@ class Conv2d(nn.Conv2d):
 
     def gated(self, x: Tensor, experts: None = None) -> Tensor:
         """The depthwise 3x3 convolution and the simple gate: x [B, 2C, H, W] -> [B, C, H, W]."""
-        return gated_depthwise(x, (self.weight,), self.bias, (len(x),))
+        return gated_depthwise(x, self.weight[None], self.bias, (len(x),))
 
 
 def _amplify(weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -71,8 +72,8 @@ class ExpertConv2d(nn.Conv2d):
         b = b.unflatten(0, experts.shape) * gates[..., None, None]
         return a.unflatten(0, experts.shape).flatten(1, 2), b.transpose(1, 2).flatten(2)
 
-    def merged_weights(self, routing: Routing, gain: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Gives W plus the experts of each group, times the gain, all in the shape of W."""
+    def merged_weights(self, routing: Routing, gain: Tensor | None = None) -> Tensor:
+        """Gives W plus the experts of each group, times the gain, [G, *shape of W]."""
         a, b = self.factors(*routing.of_groups)
         weight = self.weight.reshape(b.shape[1], a.shape[2])
         if gain is not None:
@@ -80,7 +81,7 @@ class ExpertConv2d(nn.Conv2d):
         with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
             # B A read in the order of memory is the change of W: the reshape of the official release
             merged = torch.baddbmm(weight, b, a, alpha=self.scale)
-        return merged.view(-1, *self.weight.shape).unbind()
+        return merged.view(-1, *self.weight.shape)
 
     def forward(self, x: Tensor, experts: Mixture | Routing, gain: Tensor | None = None) -> Tensor:
         """x [B, in, H, W] -> [B, out, H', W'].
@@ -91,25 +92,34 @@ class ExpertConv2d(nn.Conv2d):
             gain: Scales the output channels of a 1x1 convolution if given, any shape with `out` elements.
         """
         if isinstance(experts, Mixture):
-            bias = self.bias if gain is None or self.bias is None else self.bias * gain.flatten()
-            return self._conv_forward(x, self._merged_weight(experts, gain), bias)
-        if self.kernel_size == (1, 1):
-            factors = self.lora_A, self.lora_B
-            return expert_linear(x, self.weight, self.bias, gain, factors, experts.experts, experts.gates, self.scale)
+            weight, bias = self._merged_weight(experts, gain), self.bias
+            return self._conv_forward(x, weight, bias if gain is None or bias is None else bias * gain.flatten())
+        if self.kernel_size == self.stride:
+            return self._linear(x, experts, gain)
         parts = zip(x.split(experts.sizes), self.merged_weights(experts))
         return torch.cat([self._conv_forward(part, weight, self.bias) for part, weight in parts])
+
+    def _linear(self, x: Tensor, routing: Routing, gain: Tensor | None) -> Tensor:
+        """The convolution, whose kernel covers the image patch by patch, as a linear map of each image."""
+        a, b = self.factors(routing.experts, routing.gates)
+        weight, bias = _amplify(self.weight, self.bias, gain)
+        b = b if gain is None else b * gain.view(-1, 1)
+        patches = x if self.stride == (1, 1) else F.pixel_unshuffle(x, self.stride[0])
+        rows = patches.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
+        y = expert_linear(rows, weight.flatten(1), bias, a, b, self.scale)
+        return y.unflatten(1, patches.shape[2:]).permute(0, 3, 1, 2)
 
     def gated(self, x: Tensor, experts: Mixture | Routing) -> Tensor:
         """The depthwise 3x3 convolution and the simple gate: x [B, 2C, H, W] -> [B, C, H, W]."""
         if isinstance(experts, Mixture):
-            return gated_depthwise(x, (self._merged_weight(experts, None),), self.bias, (len(x),))
+            return gated_depthwise(x, self._merged_weight(experts, None)[None], self.bias, (len(x),))
         return gated_depthwise(x, self.merged_weights(experts), self.bias, experts.sizes)
 
     def _merged_weight(self, mixture: Mixture, gain: Tensor | None) -> Tensor:
         """Gives the merged weight of a group; those of all groups are made with the first."""
         routing, group = mixture
         if group == 0:
-            routing.merged[self] = self.merged_weights(routing, gain)
+            routing.merged[self] = self.merged_weights(routing, gain).unbind()
         weight = routing.merged[self][group]
         if group == len(routing.sizes) - 1:
             del routing.merged[self]

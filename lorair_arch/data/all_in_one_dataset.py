@@ -12,6 +12,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from lorair_arch.data.checks import check_keys
 from lorair_arch.data.images import to_float
+from lorair_arch.data.mistakes import too_small
 from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sources import Source
 from lorair_arch.errors import DataError, OptionsError
@@ -97,16 +98,17 @@ class AllInOneDataset(torch.utils.data.Dataset):
             raise IndexError(f'index {index} of a data set of {len(self)} images')
         rng = np.random.default_rng([self._seed, epoch if self._train else 0, index])
         source, number = self._draw(rng) if self._train else self._locate(index)
-        lq, gt = source.load(number)
         lq_path, gt_path = source.paths(number)
+        guide = {}
+        look = (lambda content: guide.update(self.priors.of(content, lq_path))) if self.priors else None
+        lq, gt = source.load(number, look)
         if self._train and self._gt_size:
             lq, gt = self._crop(lq, gt, gt_path, rng)
-        gt = to_float(gt)
-        # What is made on the fly is rounded to 8 bits, as if it came from a file.
-        lq = np.rint(source.degrade(gt, rng) * 255) / 255 if source.degrade else to_float(lq)
+        if source.degrade:
+            # What is made on the fly is rounded to 8 bits, as if it came from a file.
+            lq = np.rint(source.degrade(to_float(gt), rng) * 255) / 255
         if self._train:
             lq, gt = self._turn(lq, gt, rng)
-        guide = self.priors.of(source.encoded_lq(number), lq_path) if self.priors else {}
         return guide | {
             'lq': _to_tensor(lq),
             'gt': _to_tensor(gt),
@@ -127,10 +129,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         size, (height, width) = self._gt_size, gt.shape[:2]
         if height < size or width < size:
             if not self.opt.get('pad_small', False):
-                raise DataError(
-                    f"'{path}' ({width} x {height} pixels) is smaller than gt_size ({size}); remove it, lower gt_size "
-                    'or set pad_small'
-                )
+                raise DataError(too_small(path, (width, height), size))
             more = (0, max(size - height, 0)), (0, max(size - width, 0)), (0, 0)
             lq, gt = (np.pad(image, more, mode='symmetric') for image in (lq, gt))
             height, width = gt.shape[:2]
@@ -166,4 +165,6 @@ def _is_whole(value: Any, lowest: int) -> bool:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    """Turns an image [H, W, 3], 8 or 16 bits or float32, into float32 [3, H, W] in [0, 1]."""
+    planes = image.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes) if image.dtype == np.float32 else to_float(planes))

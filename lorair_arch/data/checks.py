@@ -17,6 +17,8 @@ def check_keys(options: Mapping[str, Any], known: Iterable[str], where: str) -> 
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """Ends a sentence about an unknown `name`: with the closest known name, or with all of them."""
+    """Ends a sentence about an unknown `name`: with the closest known name, or with all of them if they are few."""
+    known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f'; did you mean {close[0]!r}?' if close else f'; known are {", ".join(known)}'
+    more = f', ... ({len(known)} in all)' if len(known) > 30 else ''
+    return f'; did you mean {close[0]!r}?' if close else f'; known are {", ".join(known[:30])}{more}'

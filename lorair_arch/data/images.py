@@ -24,7 +24,7 @@ def read_bytes(path: str | PathLike[str]) -> bytes:
         raise DataError(f"cannot read '{path}': {error.strerror}") from error
 
 
-def decode_image(content: bytes, path: str) -> np.ndarray:
+def decode_image(content: bytes | memoryview, path: str) -> np.ndarray:
     """Decodes an image of any colour type; grey becomes RGB, an alpha channel is dropped.
 
     Args:
@@ -41,7 +41,10 @@ def decode_image(content: bytes, path: str) -> np.ndarray:
         raise DataError(f"image '{path}' is empty; copy it again or remove it")
     if _is_cut_short(content):
         raise DataError(f"image '{path}' is cut short; copy it again or remove it")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
+    except cv2.error as error:
+        raise DataError(f"cannot decode image '{path}': OpenCV expects {error.err}; remove it") from error
     if image is None:
         raise DataError(f"cannot decode image '{path}': it is damaged or not an image; copy it again or remove it")
     if image.dtype not in (np.uint8, np.uint16):
@@ -50,13 +53,17 @@ def decode_image(content: bytes, path: str) -> np.ndarray:
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """Scales a uint8 or uint16 image to float32 in [0, 1]."""
-    return np.ascontiguousarray(image, np.float32) / np.float32(np.iinfo(image.dtype).max)
+    """Scales a uint8 or uint16 image to float32 in [0, 1], contiguous."""
+    scaled = np.ascontiguousarray(image, np.float32)  # always a copy, as the type changes
+    scaled /= np.float32(np.iinfo(image.dtype).max)
+    return scaled
 
 
-def _is_cut_short(content: bytes) -> bool:
+def _is_cut_short(content: bytes | memoryview) -> bool:
+    start = bytes(content[:4])
     # OpenCV 4 fills the missing part of a JPEG with grey and carries on.
-    if content.startswith(b'\xff\xd8'):
+    if start.startswith(b'\xff\xd8'):
+        content = bytes(content)
         # A thumbnail in the header has an end marker too: only one after the last scan's start counts.
         return content.find(b'\xff\xd9', max(content.rfind(b'\xff\xda'), 0)) < 0
-    return content.startswith(b'\x89PNG') and b'IEND\xaeB`\x82' not in content[-4096:]
+    return start == b'\x89PNG' and b'IEND\xaeB`\x82' not in bytes(content[-4096:])

@@ -44,7 +44,7 @@ class PriorCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def of(self, content: bytes, name: str) -> dict[str, Tensor]:
+    def of(self, content: bytes | memoryview, name: str) -> dict[str, Tensor]:
         """Gives `prior` [P] and `logits` [E] of an encoded image.
 
         Raises:

@@ -15,9 +15,9 @@ from lorair_arch.errors import DataError
 class EpochSampler(torch.utils.data.Sampler):
     """Shuffles a data set anew in each epoch and yields `(epoch, index)`, so that workers know the epoch.
 
-    The order does not depend on the number of processes: rank r of n gets the places r, r + n, r + 2n, ... of it. What is
-    left over when it does not divide evenly is dropped, so that an epoch of n processes with batches of b has exactly
-    as many steps as one of a single process with batches of n * b.
+    The order does not depend on the number of processes: rank r of n gets the places r, r + n, r + 2n, ... of it. What
+    is left over when it does not divide evenly is dropped, so that an epoch of n processes with batches of b has
+    exactly as many steps as one of a single process with batches of n * b.
 
     Args:
         dataset: anything with a length.

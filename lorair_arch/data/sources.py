@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from lorair_arch.data.checks import check_keys
 from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.data.pairing import compile_match, load_pair, pair_keys
-from lorair_arch.data.stores import Store, listing, open_store, read_meta_info
+from lorair_arch.data.stores import Look, Store, normal, open_store, read_meta_info
 from lorair_arch.errors import DataError, OptionsError
 
 SOURCE_KEYS = ('degradation', 'dataroot_lq', 'dataroot_gt', 'meta_info_file', 'match', 'degrade', 'weight')
@@ -37,14 +39,16 @@ class Source:
     """
 
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
-        options = _checked(options, where)
+        options = checked(options, where)
         self.degrade = build_degradation(options['degrade'], f'{where}.degrade') if 'degrade' in options else None
         self.degradation = options.get('degradation', options.get('degrade', {}).get('type'))
         if not isinstance(self.degradation, str):
             raise OptionsError(f'{where}: degradation (the name of the class) is missing')
         self.weight = options.get('weight')
         self._gt = open_store(options['dataroot_gt'])
-        chosen = _chosen(options.get('meta_info_file'), self._gt)
+        chosen, mistakes = choose(options.get('meta_info_file'), self._gt)
+        for mistake in mistakes:
+            raise DataError(mistake.sentence())
         if self.degrade:
             self._lq = self._gt
             self._pairs = [(key, key) for key in chosen or self._gt.keys]
@@ -61,8 +65,12 @@ class Source:
         lq, gt = self._pairs[index]
         return self._lq.path(lq), self._gt.path(gt)
 
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, index: int, look: Look | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Decodes a pair; if `degrade` is set, both are the clean image.
+
+        Args:
+            index: of the pair.
+            look: is shown the degraded image as it is stored, or the clean one if `degrade` is set.
 
         Returns:
             lq and gt: RGB, uint8 or uint16 [H, W, 3].
@@ -72,27 +80,29 @@ class Source:
         """
         lq, gt = self._pairs[index]
         if self.degrade:
-            clean = self._gt.load(gt)
+            clean = self._gt.load(gt, look)
             return clean, clean
-        return load_pair(self._lq, lq, self._gt, gt)
+        return load_pair(self._lq, lq, self._gt, gt, look)
 
-    def encoded_lq(self, index: int) -> bytes:
-        """Reads the degraded image as it is stored, or raises a DataError; if `degrade` is set, the clean one."""
-        return self._lq.read(self._pairs[index][0])
+    def load_lq(self, index: int, look: Look) -> np.ndarray:
+        """Decodes the degraded image alone, as `load` does."""
+        return self._lq.load(self._pairs[index][0], look)
 
 
-def _chosen(meta_info_file: str | None, gt: Store) -> list[str] | None:
+def choose(meta_info_file: str | None, gt: Store) -> tuple[list[str] | None, list[Mistake]]:
+    """Gives the keys of `gt` that a meta_info file lists (None: no file, all of them), and what it lists in vain."""
     if meta_info_file is None:
-        return None
-    keys = read_meta_info(meta_info_file)
-    missing = sorted(set(keys) - set(gt.keys))
-    if missing:
-        raise DataError(f"'{gt.root}' lacks {listing(missing)}, which '{meta_info_file}' lists")
-    return keys
+        return None, []
+    there = {normal(key): key for key in gt.keys}
+    listed = list(dict.fromkeys(map(normal, read_meta_info(meta_info_file))))
+    missing = quoted(sorted(set(listed) - set(there)))
+    after = f", which '{meta_info_file}' lists"
+    mistakes = [Mistake(f"'{gt.root}' lacks ", missing, after)] if missing else []
+    return [there[key] for key in listed if key in there], mistakes
 
 
-def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Gives the options that are not null, or raises an OptionsError."""
+def checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Gives the options of a source that are not null, or raises an OptionsError."""
     if not isinstance(options, Mapping):
         raise OptionsError(f'{where}: expected a mapping with degradation and dataroot_gt, found {options!r}')
     check_keys(options, SOURCE_KEYS, where)
@@ -106,8 +116,10 @@ def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise OptionsError(f'{where}: give either dataroot_lq (pairs) or degrade (clean images, degraded on the fly)')
     if 'match' in options and 'degrade' in options:
         raise OptionsError(f'{where}: match pairs the images of two folders; remove it or degrade')
-    if options.get('dataroot_lq') == options['dataroot_gt']:
-        raise OptionsError(f"{where}: dataroot_lq and dataroot_gt are both '{options['dataroot_gt']}'")
+    lq, gt = options.get('dataroot_lq'), options['dataroot_gt']
+    if lq == gt or (lq and os.path.realpath(lq) == os.path.realpath(gt)):
+        other = '' if lq == gt else f" (as '{lq}')"
+        raise OptionsError(f"{where}: dataroot_lq and dataroot_gt are both '{gt}'{other}")
     weight = options.get('weight', 1)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e9:
         raise OptionsError(f'{where}.weight: expected a number above 0, found {weight!r}')

@@ -5,18 +5,24 @@ from __future__ import annotations
 import functools
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 
 from lorair_arch.data.images import IMAGE_SUFFIXES, decode_image, read_bytes
+from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError
 
+Look = Callable[[bytes | memoryview], Any]  # is shown an encoded image
+
 # `name.png (480,480,3) 1`: the line of BasicSR's meta_info.txt; the shape and the compression level may be absent.
-_META_LINE = re.compile(r'(?P<key>.+)\.\w+( \(\d+,\d+,\d+\))?( \d+)?')
+_META_LINE = re.compile(r'(?P<key>.+)\.\w+( \((?P<height>\d+),(?P<width>\d+),\d+\))?( \d+)?')
 
 
 class Store(ABC):
@@ -24,23 +30,28 @@ class Store(ABC):
 
     Attributes:
         root: the folder or LMDB.
-        keys: in natural order.
+        keys: in natural order; those that can be read, whatever else is wrong.
+        mistakes: what is wrong with the store as a whole.
     """
 
     root: str
     keys: list[str]
+    mistakes: list[Mistake]
 
     @abstractmethod
     def path(self, key: str) -> str:
         """Gives the path of an image, for messages and for the names of results."""
 
     @abstractmethod
-    def read(self, key: str) -> bytes:
-        """Reads what is stored, or raises a DataError that names it."""
+    def opened(self, key: str) -> AbstractContextManager[bytes | memoryview]:
+        """Gives what is stored, to be used within the context alone, or raises a DataError that names it."""
 
-    def load(self, key: str) -> np.ndarray:
-        """Decodes an image, see `images.decode_image`."""
-        return decode_image(self.read(key), self.path(key))
+    def load(self, key: str, look: Look | None = None) -> np.ndarray:
+        """Decodes an image, see `images.decode_image`; shows `look` what is stored."""
+        with self.opened(key) as content:
+            if look:
+                look(content)
+            return decode_image(content, self.path(key))
 
 
 class Folder(Store):
@@ -49,11 +60,13 @@ class Folder(Store):
     def __init__(self, root: str) -> None:
         self.root = root
         self._files: dict[str, str] = {}
+        twice = []
         for name in natural_sort(_image_files(root)):
             key = os.path.splitext(name)[0]
             if key in self._files:
-                raise DataError(f"'{root}' holds both '{self._files[key]}' and '{name}'; keep one of them")
-            self._files[key] = name
+                twice.append(f"'{self._files[key]}' and '{name}'")
+            self._files.setdefault(key, name)
+        self.mistakes = [Mistake(f"'{root}' holds both ", twice, '; keep one of them')] if twice else []
         if not self._files:
             is_lmdb = Path(root, 'data.mdb').exists()
             hint = "it is an LMDB: its name must end in '.lmdb'" if is_lmdb else 'check the path'
@@ -63,33 +76,51 @@ class Folder(Store):
     def path(self, key: str) -> str:
         return os.path.join(self.root, self._files[key])
 
-    def read(self, key: str) -> bytes:
-        return read_bytes(self.path(key))
+    def opened(self, key: str) -> AbstractContextManager[bytes]:
+        return nullcontext(read_bytes(self.path(key)))
 
 
 class Lmdb(Store):
-    """A BasicSR LMDB: a folder `*.lmdb` with data.mdb and with meta_info.txt, which lists the keys."""
+    """A BasicSR LMDB: a folder `*.lmdb` with data.mdb and with meta_info.txt, which lists the keys.
+
+    Attributes:
+        sizes: (width, height) of each key as meta_info.txt has it, or None.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._place = os.path.realpath(root)
         for name in ('data.mdb', 'meta_info.txt'):
             if not Path(root, name).is_file():
                 raise DataError(f"LMDB '{root}' has no {name}; make it with scripts/data_preparation/make_lmdb.py")
-        self.keys = natural_sort(read_meta_info(os.path.join(root, 'meta_info.txt')))
-        missing = [key for key in self.keys if self._get(key, buffers=True) is None]
-        if missing:
-            raise DataError(f"LMDB '{root}' lacks {listing(missing)}, which its meta_info.txt lists; make it again")
+        self.sizes = read_meta_info(os.path.join(root, 'meta_info.txt'))
+        self.keys = [key for key in natural_sort(self.sizes) if self._holds(key)]
+        missing = quoted(natural_sort(set(self.sizes) - set(self.keys)))
+        after = ', which its meta_info.txt lists; make it again'
+        self.mistakes = [Mistake(f"LMDB '{root}' lacks ", missing, after)] if missing else []
 
     def path(self, key: str) -> str:
         return f'{self.root}/{key}.png'
 
-    def read(self, key: str) -> bytes:
-        return self._get(key) or b''
+    @contextmanager
+    def opened(self, key: str) -> Iterator[memoryview]:
+        with self._reading(key) as transaction:
+            yield transaction.get(key.encode()) or memoryview(b'')
 
-    def _get(self, key: str, buffers: bool = False) -> bytes | memoryview | None:
+    def unlisted(self) -> int:
+        """Counts the images that meta_info.txt does not list, and nobody will see."""
+        return lmdb_environment(self._place).stat()['entries'] - len(self.keys)
+
+    def _holds(self, key: str) -> bool:
+        with self._reading(key) as transaction:
+            return transaction.get(key.encode()) is not None
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[lmdb.Transaction]:
+        """Gives a transaction whose values are views of the file, valid as long as it lasts."""
         try:
-            with lmdb_environment(os.path.realpath(self.root)).begin(buffers=buffers) as transaction:
-                return transaction.get(key.encode())
+            with lmdb_environment(self._place).begin(buffers=True) as transaction:
+                yield transaction
         except lmdb.Error as error:
             raise DataError(f"cannot read '{key}' in LMDB '{self.root}': {error}; make the LMDB again") from error
 
@@ -98,30 +129,48 @@ def open_store(root: str) -> Store:
     """Opens an LMDB, if the name ends in '.lmdb', or a folder of images.
 
     Raises:
-        DataError: if it does not exist, holds nothing or cannot be read.
+        DataError: if it does not exist, holds nothing, has mistakes or cannot be read.
     """
+    store = find_store(root)
+    for mistake in store.mistakes:
+        raise DataError(mistake.sentence())
+    return store
+
+
+def find_store(root: str) -> Store:
+    """Opens a store as `open_store` does, but leaves its `mistakes` to the caller."""
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise DataError(f"'{root}' is a file; expected a folder of images or an LMDB, which is a folder too")
     if not os.path.isdir(root):
         raise DataError(f"folder '{root}' does not exist (looked for from '{os.getcwd()}'); check the path")
     return Lmdb(root) if root.rstrip('/').endswith('.lmdb') else Folder(root)
 
 
-def read_meta_info(path: str) -> list[str]:
+def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
     """Reads the keys (names without extension) that a meta_info file lists, one a line.
+
+    Returns:
+        (width, height) of each image, or None where the line does not say it.
 
     Raises:
         DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name.
     """
-    lines = read_bytes(path).decode('utf-8', 'replace').splitlines()
-    keys = []
+    lines = read_bytes(path).decode('utf-8-sig', 'replace').splitlines()
+    sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())
         if match:
-            keys.append(match['key'])
+            sizes[match['key']] = (int(match['width']), int(match['height'])) if match['width'] else None
         elif line.strip():
             raise DataError(f"'{path}', line {number}: expected 'name.png (height,width,channels) 1', found {line!r}")
-    if not keys:
+    if not sizes:
         raise DataError(f"'{path}' lists no images")
-    return list(dict.fromkeys(keys))
+    return sizes
+
+
+def normal(name: str) -> str:
+    """Gives the one form of names that look the same: an accented letter may be one character or two."""
+    return unicodedata.normalize('NFC', name)
 
 
 def natural_sort(names: Iterable[str]) -> list[str]:
@@ -129,25 +178,22 @@ def natural_sort(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda n: ([int(p) if p.isdecimal() else p for p in re.split(r'(\d+)', n)], n))
 
 
-def listing(names: list[str]) -> str:
-    """Names the first three and counts the rest."""
-    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-    return ', '.join(f"'{name}'" for name in names[:3]) + more
-
-
-def _image_files(root: str) -> Iterable[str]:
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+def _image_files(root: str) -> Iterator[str]:
+    above: dict[str, set[str]] = {root: set()}  # the real paths of all folders above each folder
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         subfolders.sort()
-        # Each folder once: a link to a folder above would otherwise be followed for ever.
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in above[folder]:  # a link to a folder above would be followed for ever
             subfolders.clear()
             continue
-        seen.add(real)
+        above |= {os.path.join(folder, name): above[folder] | {real} for name in subfolders}
         for name in files:
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
                 yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot read folder '{error.filename}': {error.strerror}; check its permissions") from error
 
 
 @functools.cache

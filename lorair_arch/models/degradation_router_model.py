@@ -21,7 +21,7 @@ class DegradationRouterModel(Validated, StageModel):
 
     role = 'router'
 
-    def feed_data(self, data: dict) -> None:
+    def take_batch(self, data: dict) -> None:
         """Takes a batch: `lq` [B, 3, H, W], or a list of whole images [3, H, W], and the names `degradation`."""
         lq = data['lq']
         if isinstance(lq, list):  # images of different sizes have views of one size
@@ -45,7 +45,7 @@ class DegradationRouterModel(Validated, StageModel):
         return {'l_ce': F.cross_entropy(logits.float(), self.labels)}
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
-        self.feed_data(data)
+        self.take_batch(data)
         net = self.evaluated_net()
         training = net.training
         net.eval()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.models.stage import StageModel
 from lorair_arch.models.validation import Validated, mean, side_by_side, table
+from lorair_arch.utils.files import cannot_write
 
 
 class RestorationModel(Validated, StageModel):
@@ -51,7 +52,7 @@ class RestorationModel(Validated, StageModel):
         self.loss = build_loss(self.opt['train']['pixel_opt']).to(self.device)
         super().init_training_settings()
 
-    def feed_data(self, data: dict) -> None:
+    def take_batch(self, data: dict) -> None:
         """Takes a batch: `lq`, and if given `gt` [B, 3, H, W] in [0, 1]; `prior` and `logits` spare the router."""
         self.lq = data['lq'].to(self.device, non_blocking=True)
         self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
@@ -100,7 +101,7 @@ class RestorationModel(Validated, StageModel):
             self.net_router = None  # validation images are known now: its memory is the training's
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
-        self.feed_data(data)
+        self.take_batch(data)
         if self.is_train:
             self.guide_again(data['lq'])
         self.test()
@@ -113,7 +114,7 @@ class RestorationModel(Validated, StageModel):
             record.update(self._metrics())
             self._keep_picture(degradation or Path(record['image']).stem)
         if save_img:
-            imwrite(tensor2img(self.output), str(self._image_path(record, dataset, current_iter)))
+            self._save_image(self._image_path(record, dataset, current_iter))
         return record
 
     def _metrics(self) -> dict[str, float]:
@@ -128,6 +129,12 @@ class RestorationModel(Validated, StageModel):
         """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
             self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
+
+    def _save_image(self, path: Path) -> None:
+        try:
+            imwrite(tensor2img(self.output), str(path))
+        except OSError as error:
+            raise DataError(cannot_write(path, error)) from error
 
     def _image_path(self, record: dict, dataset: str, current_iter: int | str) -> Path:
         """BasicSR's places for restored images, with a folder for each degradation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -28,6 +29,12 @@ _MAGIC = {
     b'\x1f\x8b': 'a gzip archive',
     b'\x89HDF': 'an HDF5 file',
     b'version https://git-lfs': 'a Git LFS pointer (run `git lfs pull`)',
+}
+# What a disk may have against a file, and what to do about it.
+WRITE_ERRORS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space'),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), 'make its folder writable'),
+    errno.EFBIG: 'raise the limit on the size of files (ulimit -f)',
 }
 _WANTED = 'weights saved by torch.save or safetensors are needed'
 
@@ -80,19 +87,57 @@ def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('wb') as file:
-            if path.suffix == '.safetensors':
-                file.write(_safetensors_bytes(obj))
-            else:
+        with temporary.open('w+b') as file:
+            content = _safetensors_bytes(obj) if path.suffix == '.safetensors' else None
+            if content is None:
                 torch.save(obj, file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            _forget_cached(file.fileno())
+        if not (_can_be_loaded(temporary) if content is None else temporary.read_bytes() == content):
+            raise OSError(errno.EIO, 'what was read back is not what was written')
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's writer on a full disk
-        raise CheckpointError(f'{path} cannot be written: {error}') from error
+        raise CheckpointError(cannot_write(path, error)) from error
     finally:
         with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
             temporary.unlink()
+
+
+def cannot_write(path: str | os.PathLike, error: Exception) -> str:
+    """Says in a sentence which file cannot be written, why, and what to do about it."""
+    # PyTorch's writer hides the error of the disk behind one of its own
+    cause = error if isinstance(error, OSError) else error.__context__
+    if not isinstance(cause, OSError):
+        return f'{path} cannot be written: {error}'
+    remedy = WRITE_ERRORS.get(cause.errno, 'check the disk and the path')
+    return f'{path} cannot be written: {cause.strerror or cause}; {remedy}'
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Removes what `save_file` left in a folder when its process was killed."""
+    for file in Path(folder).glob('.*.tmp'):
+        with contextlib.suppress(OSError):  # harmless, and the folder may be read-only
+            file.unlink()
+
+
+def _forget_cached(descriptor: int) -> None:
+    """Lets what is read next come from the disk, where the system can do so."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in a folder outlast a power cut, where the system can do so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -119,23 +164,45 @@ def _safetensors_bytes(obj: dict[str, Any]) -> bytes:
 
 
 def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as file:
-            names = file.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    if not _zip_is_sound(path):
         size = path.stat().st_size
         raise CheckpointError(
             f'{path} seems to be a truncated or damaged PyTorch file ({size} bytes): copy or download it again'
-        ) from error
+        )
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
     if any('/code/' in name for name in names):
         raise CheckpointError(f'{path} is a TorchScript program, {_WANTED}')
     if not any(name.endswith('/data.pkl') for name in names):
         raise CheckpointError(f'{path} seems to be a zip archive of other files ({", ".join(names[:3])}), {_WANTED}')
 
 
-def _load_pickle(path: Path) -> Any:
+def _zip_is_sound(path: Path) -> bool:
+    """Compares every byte with the checksums of a zip archive, which PyTorch's reader does not look at."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with zipfile.ZipFile(path) as file:
+            for entry in file.infolist():
+                if entry.CRC:  # 0: saved without (torch.serialization.set_crc32_options)
+                    with file.open(entry) as content:
+                        while content.read(1 << 20):
+                            pass
+    except Exception:  # damaged bytes can raise nearly anything
+        return False
+    return True
+
+
+def _can_be_loaded(path: Path) -> bool:
+    try:
+        _check_zip(path)
+        _load_pickle(path, mmap=True)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _load_pickle(path: Path, mmap: bool = False) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         what = f' (it calls for {found[1]})' if found else ''

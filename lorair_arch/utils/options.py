@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ def load_options(
     launcher: str = 'none',
     auto_resume: bool = False,
     debug: bool = False,
+    made_before: Collection[str] = (),
 ) -> dict[str, Any]:
     """Reads, checks and completes an options file as BasicSR's `parse_options` does, without `eval` and `exec`.
 
@@ -37,6 +38,7 @@ def load_options(
         launcher: 'none', 'pytorch' or 'slurm'.
         auto_resume: For the pipeline.
         debug: Puts 'debug_' before the name; then intervals are short.
+        made_before: As in `check_options`.
 
     Returns:
         The options as BasicSR's pipelines want them.
@@ -44,7 +46,7 @@ def load_options(
     Raises:
         OptionsError: With every mistake on a line of its own: file, key, what was found, what was expected.
     """
-    opt = check_options(file, is_train, force_yml, launcher=launcher)
+    opt = check_options(file, is_train, force_yml, launcher=launcher, made_before=made_before)
     return _complete(opt, is_train, root_path, launcher=launcher, auto_resume=auto_resume, debug=debug)
 
 
@@ -54,7 +56,7 @@ def check_options(
     force_yml: Sequence[str] = (),
     *,
     launcher: str = 'none',
-    made_before: bool = False,
+    made_before: Collection[str] = (),
 ) -> dict[str, Any]:
     """Reads an options file and checks it without side effects.
 
@@ -63,7 +65,7 @@ def check_options(
         is_train: For training; else for a test.
         force_yml: Changes, as in `load_options`.
         launcher: 'none', 'pytorch' or 'slurm'.
-        made_before: Weights below experiments/ may be missing: trainings before this one will write them.
+        made_before: Names of trainings before this one: weights in their folders in experiments/ may be missing yet.
 
     Returns:
         The options, with BasicSR's floats for whole numbers (5e3) as whole numbers.
@@ -74,12 +76,16 @@ def check_options(
     opt = read_yaml(file)
     mistakes: list[str] = []
 
+    forced: dict[str, str] = {}
+
     def report(where: str, what: str) -> None:
-        mistakes.append(f'{file}: {where}: {what}')
+        entry = next((entry for place, entry in forced.items() if f'{where}.'.startswith(f'{place}.')), None)
+        what = what if where in forced else f'{where}: {what}'
+        mistakes.append(f'--force_yml {entry}: {what}' if entry else f'{file}: {what}')
 
     for entry in force_yml:
         try:
-            force(opt, entry)
+            forced[force(opt, entry)] = entry
         except OptionsError as error:
             mistakes.append(str(error))
     options(opt.get('model_type'), is_train).check(opt, '', report)
@@ -93,8 +99,8 @@ def check_options(
     return opt
 
 
-def force(opt: dict[str, Any], entry: str) -> None:
-    """Changes the options as an entry of --force_yml says: 'train:optim_g:lr=1e-4'.
+def force(opt: dict[str, Any], entry: str) -> str:
+    """Changes the options as an entry of --force_yml says: 'train:optim_g:lr=1e-4'. Gives the place: train.optim_g.lr.
 
     Raises:
         OptionsError: If the entry is not of this form, or leads through something that has no keys.
@@ -111,6 +117,19 @@ def force(opt: dict[str, Any], entry: str) -> None:
         opt[last] = parse_yaml(value)
     except OptionsError as error:
         raise OptionsError(f'--force_yml {entry}: {error}') from error
+    return '.'.join((*sections, last))
+
+
+def complete_datasets(opt: dict[str, Any]) -> None:
+    """Tells each data set its phase and scale, and where the home folder is."""
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        if 'scale' in opt:
+            dataset['scale'] = opt['scale']
+        for mapping in (dataset, *(dataset.get('sources') or ())):
+            for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
+                if isinstance(mapping.get(key), str):
+                    mapping[key] = os.path.expanduser(mapping[key])
 
 
 def _complete(
@@ -125,14 +144,7 @@ def _complete(
         opt['num_gpu'] = torch.cuda.device_count()
     if opt['model_type'] in OWN_MODELS:
         opt.setdefault('scale', 1)
-    for phase, dataset in opt['datasets'].items():
-        dataset['phase'] = phase.split('_')[0]
-        if 'scale' in opt:
-            dataset['scale'] = opt['scale']
-        for mapping in (dataset, *(dataset.get('sources') or ())):
-            for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
-                if isinstance(mapping.get(key), str):
-                    mapping[key] = os.path.expanduser(mapping[key])
+    complete_datasets(opt)
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):

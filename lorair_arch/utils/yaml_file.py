@@ -11,7 +11,6 @@ import yaml
 
 from lorair_arch.errors import OptionsError
 
-
 # Far more than any options file needs, and little enough to be shown, copied and logged.
 _MAX_DEPTH, _MAX_VALUES = 50, 100_000
 _UNWRITABLE = re.compile('[\0\ud800-\udfff]')

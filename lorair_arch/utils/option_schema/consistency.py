@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,25 @@ def check_machine(opt: dict[str, Any], launcher: str, report: Report) -> None:
         report('num_gpu', f'found {wanted}, expected at most {there}, as many as this machine has, or auto')
 
 
-def check_files(opt: dict[str, Any], made_before: bool, report: Report) -> None:
+def check_files(opt: dict[str, Any], made_before: Collection[str], report: Report) -> None:
     """Looks for every file and folder that the options name.
 
     Args:
         opt: The options.
-        made_before: Weights below `experiments/` may be missing: a training before this one will write them.
+        made_before: Names of trainings before this one: weights in their folders may be missing yet.
         report: Takes the mistakes.
     """
+    made = {(name,) for name in made_before}
     for where, path in _named_files(opt):
-        made = made_before and where.startswith('path.') and Path(path).parts[:1] == ('experiments',)
-        if not made and not os.path.exists(os.path.expanduser(path)):
+        place = Path(path).expanduser()
+        if where.startswith('path.') and place.parts[:1] == ('experiments',) and place.parts[1:2] in made:
+            continue
+        if not os.path.exists(place):
             report(where, f'found {show(path)}, which does not exist (looked for from {os.getcwd()})')
+        elif 'dataroot' in where and not place.is_dir():
+            report(where, f'found {show(path)}, which is a file, expected a folder of images or an LMDB')
+        elif 'dataroot' not in where and place.is_dir():
+            report(where, f'found {show(path)}, which is a folder, expected a file')
 
 
 def _named_files(opt: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -66,6 +73,8 @@ def check_stage(opt: dict[str, Any], is_train: bool, report: Report) -> None:
         report('network_g.lora', f'found a mapping, expected null: experts are for {FINETUNE}')
     if stage == FINETUNE and not restorer.get('lora'):
         report('network_g.lora', f'missing, expected a mapping with rank and num_experts (else use {PRETRAIN})')
+    if restorer.get('img_channel', 3) != 3 and restorer['type'] == 'LoRAIR':
+        report('network_g.img_channel', f'found {restorer["img_channel"]}, expected 3: images are read in colour')
     train = opt['datasets'].get('train', {})
     if stage != ROUTER and train.get('type') == 'AllInOneDataset' and train['gt_size'] is None:
         report('datasets.train.gt_size', 'found null, expected pixels: only the router is trained on whole images')
@@ -118,9 +127,16 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
         first, expected = next(iter(counts.items()))
         if count != expected:
             report(where, f'found {count}, expected {expected}, as many as {first}')
-    for phase, dataset in opt['datasets'].items():
-        for i, source in enumerate(dataset.get('sources') or [] if names else []):
-            name = source.get('degradation') or source['degrade']['type']
-            if name not in names:
-                place = f'datasets.{phase}.sources[{i}].degradation'
-                report(place, f'found {name!r}, expected one of degradations: {", ".join(names)}')
+    sources = {
+        f'datasets.{phase}.sources[{i}].degradation': source.get('degradation') or source['degrade']['type']
+        for phase, dataset in opt['datasets'].items()
+        for i, source in enumerate(dataset.get('sources') or [] if names else [])
+    }
+    unknown = [where for where, name in sources.items() if name not in names]
+    for where in unknown:
+        report(where, f'found {show(sources[where])}, expected one of degradations: {", ".join(names)}')
+    trained = [name for where, name in sources.items() if where.startswith('datasets.train.')]
+    absent = [name for name in names if trained and name not in trained]
+    if absent and not unknown and len(set(counts.values())) == 1:
+        what = f'found none of {", ".join(absent)}, expected one or more of each of degradations'
+        report('datasets.train.sources', what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -59,22 +60,22 @@ def _dataset(train: bool, own: bool) -> Spec:
 def _loader(train: bool) -> dict[str, Spec]:
     return {
         'name': folder_name(required=True),
-        'batch_size_per_gpu': integer(1, required=train),
-        'num_worker_per_gpu': integer(0, required=train),
-        'dataset_enlarge_ratio': number(above=0),
+        'batch_size_per_gpu': integer(1, 100_000, required=train),
+        'num_worker_per_gpu': integer(0, 1000, required=train),
+        'dataset_enlarge_ratio': number(above=0, high=1e6),
         'use_shuffle': boolean(),
         'pin_memory': boolean(),
         'persistent_workers': boolean(),
         'prefetch_mode': one_of('cpu', 'cuda', null=True),
-        'num_prefetch_queue': integer(1),
+        'num_prefetch_queue': integer(1, 1000),
     }
 
 
 def _types(train: bool) -> dict[str, dict[str, Spec]]:
     return {
         'AllInOneDataset': {
-            'sources': Items(item=_SOURCE, required=True),
-            'gt_size': integer(1, required=train, null=train),
+            'sources': _Sources(item=_SOURCE, required=True),
+            'gt_size': integer(1, 100_000, required=train, null=train),
             'pad_small': boolean(),
             'use_hflip': boolean(),
             'use_rot': boolean(),
@@ -87,7 +88,7 @@ def _types(train: bool) -> dict[str, dict[str, Spec]]:
             'io_backend': Section(keys={'type': one_of('disk', 'lmdb', required=True)}, required=True),
             'meta_info_file': text(null=True),
             'filename_tmpl': text(),
-            'gt_size': integer(1, required=train),
+            'gt_size': integer(1, 100_000, required=train),
             'use_hflip': boolean(required=train),
             'use_rot': boolean(required=train),
             'color': one_of('y', null=True),
@@ -108,6 +109,11 @@ def _check_source(source: dict[str, Any], where: str, report: Report) -> None:
     if ('dataroot_lq' in source) == ('degrade' in source):
         found = 'both' if 'degrade' in source else 'neither'
         report(where, f'found {found}, expected either dataroot_lq (pairs) or degrade (clean images to degrade)')
+    if 'match' in source and 'degrade' in source:
+        report(f'{where}.match', 'found beside degrade, expected beside dataroot_lq: it pairs images of two folders')
+    lq, gt = (os.path.realpath(os.path.expanduser(source.get(key, ''))) for key in ('dataroot_lq', 'dataroot_gt'))
+    if lq == gt and 'dataroot_lq' in source:
+        report(f'{where}.dataroot_lq', 'found the folder of dataroot_gt, expected that of the degraded images')
     try:
         compile_match(source.get('match'), f'{where}.match')
         if 'degrade' in source:
@@ -119,15 +125,31 @@ def _check_source(source: dict[str, Any], where: str, report: Report) -> None:
         report(f'{where}.degradation', 'missing, expected the name of a degradation')
 
 
+class _Sources(Items):
+    """A list of sources, none of them twice, all of them with a weight or none."""
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        value = super().check(value, where, report)
+        if not isinstance(value, list):
+            return value
+        for i, source in enumerate(value):
+            if source in value[:i]:
+                report(f'{where}[{i}]', f'found the same as in {where}[{value.index(source)}], expected it once')
+        weighted = [isinstance(source, dict) and source.get('weight') is not None for source in value]
+        if any(weighted) and not all(weighted):
+            report(f'{where}[{weighted.index(False)}].weight', 'missing, expected one for every source, or for none')
+        return value
+
+
 _SOURCE = Section(
     keys={
-        'degradation': text(),
+        'degradation': folder_name(),
         'dataroot_lq': text(),
         'dataroot_gt': text(required=True),
         'meta_info_file': text(null=True),
         'match': text(null=True),
         'degrade': anything(null=False),
-        'weight': number(above=0, null=True),
+        'weight': number(above=0, high=1e8, null=True),
     },
     also=(_check_source,),
 )

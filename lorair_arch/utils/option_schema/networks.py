@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from open_clip.model import CLIPVisionCfg
 
+from lorair_arch.archs.degradation_router_arch import build_clip
 from lorair_arch.data.checks import did_you_mean
 from lorair_arch.utils.option_schema.specs import (
     Items,
@@ -17,10 +22,10 @@ from lorair_arch.utils.option_schema.specs import (
     Section,
     Spec,
     Value,
-    anything,
     boolean,
     call,
     integer,
+    like,
     number,
     one_of,
     registered,
@@ -62,6 +67,25 @@ def _check_clip(router: dict[str, Any], where: str, report: Report) -> None:
         report(f'{where}.pretrained', f'found {weights!r}, expected a file of weights or one of the tags: {known}')
 
 
+def _check_encoder(clip: dict[str, Any], where: str, report: Report) -> None:
+    mistake = _mistake_of_encoder(json.dumps(clip))
+    if mistake:
+        report(where, mistake)
+
+
+@functools.cache
+def _mistake_of_encoder(config: str) -> str | None:
+    """Builds and runs an encoder, without its memory: what its settings mean together, open_clip alone knows."""
+    clip = json.loads(config)
+    size, dim = clip['vision_cfg']['image_size'], clip['embed_dim']
+    try:
+        with torch.device('meta'):
+            shape = list(build_clip(clip).eval()(torch.empty(1, 3, size, size)).shape)
+    except Exception as error:  # whatever open_clip raises
+        return f'open_clip refuses it ({type(error).__name__}: {" ".join(str(error).split())[:200]})'
+    return None if shape == [1, dim] else f'found an encoder that makes {shape} of an image, expected {[1, dim]}'
+
+
 def _check_patches(vision: dict[str, Any], where: str, report: Report) -> None:
     if not isinstance(vision['layers'], int):  # a residual network
         return
@@ -76,58 +100,79 @@ def _check_levels(restorer: dict[str, Any], where: str, report: Report) -> None:
     encoder, decoder = len(restorer['enc_blk_nums']), len(restorer['dec_blk_nums'])
     if encoder != decoder:
         report(f'{where}.dec_blk_nums', f'found {decoder} levels, expected {encoder}, as many as enc_blk_nums has')
+    most = (_MOST_CHANNELS // restorer['width']).bit_length() - 1
+    if encoder > most:
+        what = f'found {encoder} levels, expected at most {most}: width = {restorer["width"]} doubles with each'
+        report(f'{where}.enc_blk_nums', what)
     lora = restorer.get('lora')
     if lora and lora.get('top_k', 1) > lora['num_experts']:
         report(f'{where}.lora.top_k', f'found {lora["top_k"]}, expected at most num_experts = {lora["num_experts"]}')
+    if lora and lora['rank'] > restorer['width']:
+        what = f'found {lora["rank"]}, expected at most width = {restorer["width"]}: no weight has a higher rank there'
+        report(f'{where}.lora.rank', what)
+
+
+# of the deepest level: a weight has at most as many rows and columns
+_MOST_CHANNELS = 2**16
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100
 
 
 _LAYERS = Value(
-    accepts=lambda value: all(isinstance(n, int) and n >= 1 for n in (value if isinstance(value, list) else [value])),
+    accepts=lambda value: (
+        all(map(_is_count, value)) and len(value) == 4 if isinstance(value, list) else _is_count(value)
+    ),
     expected='a number of transformer layers, or four numbers of residual blocks',
     required=True,
 )
 _VISION = Section(
-    keys={name: anything() for name in inspect.signature(CLIPVisionCfg).parameters}
-    | {name: integer(1, required=True) for name in ('image_size', 'width')}
-    | {'layers': _LAYERS, 'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0)},
+    keys={name: like(parameter.default) for name, parameter in inspect.signature(CLIPVisionCfg).parameters.items()}
+    | {'image_size': integer(1, 4096, required=True), 'width': integer(1, 16384, required=True), 'layers': _LAYERS}
+    | {'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0, high=64)},
     required=True,
     also=(_check_patches,),
 )
-_CLIP = Section(keys={'embed_dim': integer(2, required=True), 'vision_cfg': _VISION, 'quick_gelu': boolean()})
+_CLIP = Section(
+    keys={'embed_dim': integer(2, 16384, required=True), 'vision_cfg': _VISION, 'quick_gelu': boolean()},
+    also=(_check_encoder,),
+)
 _LORA = Section(
     keys={
         'rank': integer(1, required=True),
         'alpha': number(above=0, null=True),
-        'num_experts': integer(1, required=True),
+        'num_experts': integer(1, 1000, required=True),
         'top_k': integer(1),
     },
     null=True,
 )
 _WIDTH = Value(
-    accepts=lambda value: isinstance(value, int) and value >= 16 and value % 16 == 0,
-    expected='a multiple of 16',
+    accepts=lambda value: isinstance(value, int) and 16 <= value <= 4096 and value % 16 == 0,
+    expected='a multiple of 16, at most 4096',
     required=True,
 )
+_BLOCKS = integer(0, 200)
 _NETWORKS = {
     'LoRAIR': Section(
         keys={
             'width': _WIDTH,
-            'enc_blk_nums': Items(item=integer(0), required=True),
-            'middle_blk_num': integer(0, required=True),
-            'dec_blk_nums': Items(item=integer(0), required=True),
-            'prior_dim': integer(1),
+            'enc_blk_nums': Items(item=_BLOCKS, required=True),
+            'middle_blk_num': replace(_BLOCKS, required=True),
+            'dec_blk_nums': Items(item=_BLOCKS, required=True),
+            'prior_dim': integer(1, 16384),
             'lora': _LORA,
-            'local_pool_size': Items(item=integer(1), length=2, null=True),
-            'img_channel': integer(1),
+            'local_pool_size': Items(item=integer(1, 100_000), length=2, null=True),
+            'img_channel': integer(1, 1000),
         },
         also=(_check_levels,),
     ),
     'DegradationRouter': Section(
         keys={
             'clip_model': _ClipModel(required=True),
-            'num_degradations': integer(1, required=True),
+            'num_degradations': integer(1, 1000, required=True),
             'pretrained': text(null=True),
-            'clip_grid': integer(1),
+            'clip_grid': integer(1, 32),
             'freeze_clip': boolean(),
             'views': one_of('device', 'pillow'),
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from basicsr.utils import registry
@@ -92,11 +92,11 @@ class Section(Spec):
 
         prefix = f'{where}.' if where else ''
         for key, item in value.items():
-            spec = self.keys.get(key, self.more)
+            spec, place = self.keys.get(key, self.more), f'{prefix}{_label(key)}'
             if spec is None:
-                counted(f'{prefix}{key}', f'unknown key{did_you_mean(key, self.keys)}')
+                counted(place, f'unknown key{did_you_mean(key, self.keys)}')
             elif item is not None or not spec.null:
-                value[key] = spec.check(item, f'{prefix}{key}', counted)
+                value[key] = spec.check(item, place, counted)
         for key, spec in self.keys.items():
             if spec.required and key not in value:
                 counted(f'{prefix}{key}', f'missing, expected {spec.expected}')
@@ -143,7 +143,7 @@ class Typed(Spec):
             report(where, f'found {show(value)}, expected a mapping with the key type, a {self.what}')
             return value
         name = value['type']
-        known = Name(what=self.what, names=self.types).check(name, f'{where}.type', report) in self.types()
+        known = Name(what=self.what, names=self.types).check(name, f'{where}.type', report) in list(self.types())
         section = self.section(name) if known else None
         if section is None:
             return value
@@ -161,27 +161,48 @@ def names_of(kind: str) -> list[str]:
     return [name.removesuffix('_basicsr') for name, _ in getattr(registry, f'{kind.upper()}_REGISTRY')]
 
 
-def call(function: Callable, skip: Iterable[str] = (), **known: Spec) -> Section:
-    """Describes the keyword arguments of a function or class.
+def call(function: Callable, skip: Iterable[str] = (), known: Mapping[str, Spec] | None = None, **more: Any) -> Section:
+    """Describes the keyword arguments of a function or class; those with a default have values of its type.
 
     Args:
         function: What will be called with the mapping.
         skip: Parameters that the program gives.
-        **known: What some of the parameters, or further keys, may be.
+        known: What parameters of these names may be, where the function has them.
+        **more: The other attributes of the section.
     """
     keys = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in skip and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            keys[name] = anything(required=parameter.default is parameter.empty)
-    return Section(keys=keys | known)
+            required = parameter.default is parameter.empty
+            keys[name] = replace((known or {}).get(name) or like(parameter.default), required=required)
+    return Section(keys=keys, **more)
+
+
+def like(default: Any) -> Spec:
+    """Describes values of the type of a default, as far as it tells."""
+    if isinstance(default, bool):
+        return boolean()
+    if _is_number(default):
+        return number()
+    if isinstance(default, str):
+        return text()
+    if isinstance(default, tuple) and default and all(map(_is_number, default)):
+        return Items(item=number())
+    return anything()
 
 
 def show(value: Any) -> str:
     """Writes a value as one short line."""
     if isinstance(value, dict):
-        return f'a mapping with the keys {", ".join(map(str, value)) or "(none)"}'
-    line = 'null' if value is None else repr(value)
+        line = f'a mapping with the keys {", ".join(map(_label, value)) or "(none)"}'
+    else:
+        line = 'null' if value is None else repr(value)
     return line if len(line) <= 80 else f'{line[:77]}...'
+
+
+def _label(key: str) -> str:
+    """Writes a key; it must not break the line."""
+    return key if key.isprintable() and 0 < len(key) <= 80 else show(key)
 
 
 def anything(**options: Any) -> Value:
@@ -199,7 +220,7 @@ def text(**options: Any) -> Value:
 def folder_name(**options: Any) -> Value:
     """A text that names a folder, not a path to it: results must not land elsewhere."""
     return Value(
-        accepts=lambda value: isinstance(value, str) and value.strip(' .') != '' and not set('/\\\0') & set(value),
+        accepts=_is_folder_name,
         expected='a name for a folder, without slashes',
         **options,
     )
@@ -228,14 +249,25 @@ def number(low: float = -math.inf, high: float = math.inf, above: float | None =
 def integer(low: int = 0, high: float = math.inf, **options: Any) -> Value:
     """A whole number in [low, high]; BasicSR's files also write it as a float (5e3)."""
     return Value(
-        accepts=lambda value: _is_number(value) and value == int(value) and low <= value <= high,
+        accepts=lambda value: _is_number(value) and low <= value <= min(high, 2**63) and value == int(value),
         expected=f'a whole number, at least {low}' + (f' and at most {high:g}' if high < math.inf else ''),
         convert=int,
         **options,
     )
 
 
+def _is_folder_name(value: Any) -> bool:
+    # what is added to a name, such as the time, must fit into the 255 bytes of a file system too
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and value.strip(' .') != ''
+        and not set('/\\') & set(value)
+        and len(value.encode()) <= 200
+    )
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, int):
-        return not isinstance(value, bool)
+        return not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, float) and math.isfinite(value)

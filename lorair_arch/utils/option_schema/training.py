@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib.util
 from typing import Any
 
-import torch
-from basicsr.models import lr_scheduler
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
-
 from lorair_arch.utils.option_schema.datasets import datasets
+from lorair_arch.utils.option_schema.learning import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule
 from lorair_arch.utils.option_schema.networks import network
 from lorair_arch.utils.option_schema.specs import (
     Items,
@@ -17,11 +14,9 @@ from lorair_arch.utils.option_schema.specs import (
     Report,
     Section,
     Spec,
-    Typed,
     Value,
     anything,
     boolean,
-    call,
     folder_name,
     integer,
     names_of,
@@ -31,6 +26,7 @@ from lorair_arch.utils.option_schema.specs import (
     text,
 )
 
+_TOTAL = integer(1, 10**9, required=True)
 OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
 
 
@@ -45,7 +41,7 @@ def options(model_type: Any, is_train: bool) -> Section:
     if model_type not in OWN_MODELS:
         return _any_model(is_train)
     keys = _common(is_train, own=True)
-    keys['degradations'] = Items(item=text(), required=model_type == ROUTER)
+    keys['degradations'] = Items(item=folder_name(), required=model_type == ROUTER)
     keys['network_router'] = network(required=model_type == ROUTER)
     if model_type != ROUTER:
         keys['network_g'] = network(required=True)
@@ -56,7 +52,8 @@ def options(model_type: Any, is_train: bool) -> Section:
 
 def _any_model(is_train: bool) -> Section:
     """Keys for a model class of BasicSR or of another package."""
-    train = {'total_iter': integer(1, required=True), 'warmup_iter': integer(-1)}
+    # steps are the model class's own affair: this package's accumulate, BasicSR's do not
+    train = {'total_iter': _TOTAL, 'warmup_iter': integer(-1), 'accumulate': one_of(1)}
     keys = _common(is_train, own=False)
     keys['train'] = Section(keys=train, more=_Foreign(null=True), required=True) if is_train else anything()
     return Section(keys=keys, more=_Foreign(null=True))
@@ -82,11 +79,11 @@ def _common(is_train: bool, own: bool) -> dict[str, Spec]:
         'model_type': Name(what='model class', names=lambda: names_of('model'), required=True),
         'num_gpu': Value(accepts=_is_gpu_count, expected="a number of GPUs, 0 or 'auto'"),
         'manual_seed': integer(0, 2**32 - 1, null=True),
-        'scale': integer(1),
+        'scale': integer(1, 1000),
         'find_unused_parameters': boolean(),
         'dist_params': Section(keys={'backend': text(), 'port': integer(1, 65535)}, null=True),
         'datasets': datasets(is_train, own),
-        'path': anything(),
+        'path': Section(keys={'resume_state': text(null=True)}, more=anything(), null=True),
         'val': _val(is_train, own),
         'logger': _logger(is_train),
     }
@@ -108,32 +105,22 @@ def _path(model_type: str) -> Section:
 
 def _train(model_type: str, is_train: bool) -> Section:
     keys = {
-        'total_iter': integer(1, required=True),
+        'total_iter': _TOTAL,
         'warmup_iter': integer(-1),
-        'optim_router' if model_type == ROUTER else 'optim_g': _OPTIMIZER,
-        'scheduler': _SCHEDULER,
+        'optim_router' if model_type == ROUTER else 'optim_g': OPTIMIZER,
+        'scheduler': SCHEDULER,
         'ema_decay': number(0, 0.999999),
         'grad_clip_norm': number(above=0, null=True),
         'amp': one_of('bf16', null=True),
+        'accumulate': integer(1, 1000),
+        'max_bad_steps': integer(1),
     }
     if model_type != ROUTER:
-        keys['pixel_opt'] = _LOSS
+        keys['pixel_opt'] = LOSS
         keys['prior'] = one_of('router', 'cached')
     if model_type == FINETUNE:
         keys['trainable'] = one_of('lora', 'lora_bias', 'all')
-    return Section(keys=keys, required=is_train, also=(_check_schedule,))
-
-
-def _check_schedule(train: dict[str, Any], where: str, report: Report) -> None:
-    scheduler, total = train['scheduler'], train['total_iter']
-    if 'periods' not in scheduler:
-        return
-    periods = scheduler['periods']
-    if sum(periods) < total:
-        report(f'{where}.scheduler.periods', f'found {periods}, expected a sum of at least total_iter = {total}')
-    weights = scheduler.get('restart_weights', [1])
-    if not isinstance(weights, list) or len(weights) != len(periods):
-        report(f'{where}.scheduler.restart_weights', f'found {weights}, expected {len(periods)}, one for each period')
+    return Section(keys=keys, required=is_train, also=(check_schedule,))
 
 
 def _val(is_train: bool, own: bool) -> Section:
@@ -141,8 +128,8 @@ def _val(is_train: bool, own: bool) -> Section:
         'val_freq': integer(1, required=is_train),
         'save_img': boolean(),
         'pbar': boolean(),
-        'suffix': text(null=True),
-        'metrics': Section(keys={}, more=_METRIC if own else registered('metric'), null=True),
+        'suffix': folder_name(null=True),
+        'metrics': Section(keys={}, more=METRIC if own else registered('metric'), null=True),
     }
     if own:
         keys['num_tb_images'] = integer(0)
@@ -153,43 +140,21 @@ def _logger(is_train: bool) -> Section:
     keys = {
         'print_freq': integer(1, required=True),
         'save_checkpoint_freq': integer(1, required=True),
+        'keep_last': integer(1, null=True),
         'use_tb_logger': boolean(),
         'wandb': Section(keys={'project': text(null=True), 'resume_id': text(null=True)}, null=True),
     }
-    return Section(keys=keys, more=None, required=is_train)
+    return Section(keys=keys, required=is_train, also=(_check_wandb,))
+
+
+def _check_wandb(logger: dict[str, Any], where: str, report: Report) -> None:
+    if not (logger.get('wandb') or {}).get('project'):
+        return
+    if not logger.get('use_tb_logger'):
+        report(f'{where}.wandb', 'found a project, expected null, as use_tb_logger is false: wandb copies its curves')
+    elif importlib.util.find_spec('wandb') is None:
+        report(f'{where}.wandb', 'found a project, expected null, as the package wandb is not installed')
 
 
 def _is_gpu_count(value: Any) -> bool:
     return value == 'auto' or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
-
-
-_SCHEDULERS = {
-    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
-    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
-}
-
-
-def _scheduler(name: str) -> Section:
-    steps = {'periods' if 'Cosine' in name else 'milestones': Items(item=integer(1), required=True)}
-    return call(_SCHEDULERS[name], skip=('optimizer', 'last_epoch'), **steps)
-
-
-def _optimizer(name: str) -> Section:
-    betas = Items(item=number(0, 1), length=2)
-    rate = number(above=0, required=True)
-    return call(getattr(torch.optim, name), skip=('params',), lr=rate, weight_decay=number(0), betas=betas)
-
-
-def _optimizers() -> list[str]:
-    classes = inspect.getmembers(torch.optim, inspect.isclass)
-    return [name for name, cls in classes if torch.optim.Optimizer in cls.__mro__[1:]]
-
-
-_OPTIMIZER = Typed(what='optimizer', types=_optimizers, section=_optimizer, required=True)
-_SCHEDULER = Typed(what='scheduler', types=lambda: _SCHEDULERS, section=_scheduler, required=True)
-_LOSS = registered('loss', lambda name: call(LOSS_REGISTRY.get(name)), required=True)
-_METRIC = registered(
-    'metric',
-    lambda name: call(METRIC_REGISTRY.get(name), skip=('img', 'img2'), better=one_of('higher', 'lower')),
-)
