@@ -10,7 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
-from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
+from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow, add
 from lorair_arch.archs.routing import Routing, route
 from lorair_arch.errors import OptionsError
 
@@ -122,7 +122,9 @@ class LoRAIR(nn.Module):
         if self.top_k is None:
             return self._restore(lq, prior, None)
         if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
-            return self._restore_merged(lq, prior, logits)
+            expert, *others = set(logits.argmax(dim=1).tolist())
+            if not others:
+                return self._kept(expert)(lq, prior)
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
@@ -149,21 +151,9 @@ class LoRAIR(nn.Module):
         plain.load_state_dict(state_dict, assign=True)
         return plain.eval()
 
-    def _restore_merged(self, lq: Tensor, prior: Tensor, logits: Tensor) -> Tensor:
-        """Restores without gradients: every image by the plain network of its expert, merged once and kept."""
-        chosen = logits.argmax(dim=1).tolist()
-        groups = sorted(set(chosen))
-        if len(groups) == 1:
-            return self._kept(groups[0])(lq, prior)
-        out = torch.empty_like(lq)
-        for expert in groups:
-            images = [i for i, other in enumerate(chosen) if other == expert]
-            out[images] = self._kept(expert)(lq[images], prior[images])
-        return out
-
     def _kept(self, expert: int) -> LoRAIR:
         """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
-        state = tuple((param.data_ptr(), param._version) for param in self.parameters())
+        state = tuple((p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters())
         kept, net = self._merged.pop(expert, (None, None))
         if kept != state:
             net = self.merge(expert)
@@ -171,6 +161,10 @@ class LoRAIR(nn.Module):
         while len(self._merged) > _KEPT_NETWORKS:
             del self._merged[next(iter(self._merged))]
         return net
+
+    def __getstate__(self) -> dict:
+        """A copy, or a pickled network, makes merged networks of its own."""
+        return self.__dict__ | {'_merged': {}}
 
     def train(self, mode: bool = True) -> LoRAIR:
         """Sets the mode; training gives back the memory of the merged networks."""
@@ -200,8 +194,9 @@ class LoRAIR(nn.Module):
         for up, decoder in zip(self.ups, self.decoders):
             parts = [F.pixel_shuffle(up(x, e), 2) for x, e in zip(parts, experts)]
             skip, experts = skips.pop()
-            parts = _regroup(parts, [len(s) for s in skip])
-            parts = [decoder(x + s, e) for x, s, e in zip(parts, skip, experts)]
+            parts = [add(x, s) for x, s in zip(_regroup(parts, [len(s) for s in skip]), skip)]
+            del skip
+            parts = [decoder(x, e) for x, e in zip(parts, experts)]
         parts = [self.ending(x, e) for x, e in zip(parts, experts)]
         y = torch.cat(parts) if len(parts) > 1 else parts[0]
         return (y + x)[..., :height, :width]

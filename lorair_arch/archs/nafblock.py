@@ -52,6 +52,11 @@ def simple_gate(x: Tensor) -> Tensor:
     return _SimpleGate.apply(x)
 
 
+def add(x: Tensor, change: Tensor) -> Tensor:
+    """Adds features of one shape; without gradients in place, to save a copy of full size."""
+    return x + change if torch.is_grad_enabled() else x.add_(change)
+
+
 class PoolWindow:
     """Says over which window a block takes its mean: everything, or at test time the size of the training crops.
 
@@ -99,10 +104,13 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
 
     def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
-        """x [B, C, H, W] -> [B, C, H, W]."""
+        """x [B, C, H, W] -> [B, C, H, W]; without gradients the result takes the place of x."""
         y = self.conv2.gated(self.conv1(self.norm1(x), experts), experts)
-        x = x + self.conv3(y * self.attention(y, experts), experts, self.beta)
-        return x + self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma)
+        attention = self.attention(y, experts)
+        y = y * attention if torch.is_grad_enabled() else y.mul_(attention)
+        x = add(x, self.conv3(y, experts, self.beta))
+        del y, attention  # features of full size
+        return add(x, self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma))
 
     def attention(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention, [B, C, 1, 1] from the global mean or [B, C, H, W] from local means."""
@@ -139,5 +147,6 @@ class Modulation(nn.Module):
         return self.conv4(F.relu(self.conv3(h, experts)), experts).sigmoid()
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-        """x [B, C, H, W], scale [B, C, 1, 1] -> [B, C, H, W]."""
-        return torch.addcmul(x, self.norm(x), scale * self.beta)
+        """x [B, C, H, W], scale [B, C, 1, 1] -> [B, C, H, W]; without gradients the result takes the place of x."""
+        add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
+        return add(x, self.norm(x), scale * self.beta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from inspect import signature
 
 import torch
 from basicsr.archs import build_network
@@ -75,6 +76,9 @@ class StageModel(Stepping, Saving):
             raise OptionsError(
                 f'train.optim_{self.role}.type is {optim_type!r}, expected one of torch.optim, e.g. AdamW.'
             )
+        # one pass over all weights; PyTorch's own choice on CPUs is a loop in Python
+        if 'fused' in signature(optimizer).parameters and not kwargs.keys() & {'foreach', 'fused', 'differentiable'}:
+            kwargs['fused'] = True
         return optimizer(params, lr=lr, **kwargs)
 
     def evaluated_net(self) -> nn.Module:
