@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import open_clip
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lorair_arch.archs.clip_views import device_views, pillow_views
 from lorair_arch.errors import CheckpointError, OptionsError
+from lorair_arch.utils.files import load_file
 
 _VIEWS = {'device': device_views, 'pillow': pillow_views}
 _NO_TEXT = {'width': 64, 'heads': 1, 'layers': 1, 'vocab_size': 1, 'context_length': 1}
@@ -125,9 +127,10 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
         )
     try:
         return open_clip.create_model(name, pretrained=pretrained).visual
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         source = open_clip.get_pretrained_cfg(name, pretrained)
         if not source:
+            load_file(pretrained)  # says what the file is, if it holds no weights
             raise CheckpointError(f'{pretrained} does not fit {name}: {str(error).splitlines()[0]}') from error
         place = source.get('hf_hub') or source.get('url')
         raise CheckpointError(

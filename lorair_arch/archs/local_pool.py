@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,15 +34,34 @@ def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
     Returns:
         [B, C, H - height + 1, W - width + 1].
     """
+    in_place = x.device.type == 'cpu' and not torch.is_grad_enabled()
     for dim, size in zip((2, 3), window):
         if size == x.shape[dim]:
             x = x.mean(dim, keepdim=True)
         else:
-            steps = x.shape[dim] - size
-            sums = x.cumsum(dim)
-            x = sums.narrow(dim, size - 1, steps + 1) / size
-            x.narrow(dim, 1, steps).sub_(sums.narrow(dim, 0, steps), alpha=1 / size)
+            x = _slide(x, dim, size) if in_place else _difference(x, dim, size)
     return x
+
+
+def _difference(x: Tensor, dim: int, size: int) -> Tensor:
+    """Means along one axis as differences of cumulative sums."""
+    steps = x.shape[dim] - size
+    sums = x.cumsum(dim)
+    means = sums.narrow(dim, size - 1, steps + 1) / size
+    means.narrow(dim, 1, steps).sub_(sums.narrow(dim, 0, steps), alpha=1 / size)
+    return means
+
+
+def _slide(x: Tensor, dim: int, size: int) -> Tensor:
+    """Means along one axis, slice after slice: on a CPU many times faster than PyTorch's cumulative sum."""
+    shape = list(x.shape)
+    shape[dim] += 1 - size
+    sums = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    slices, out = x.unbind(dim), sums.unbind(dim)
+    torch.sum(x.narrow(dim, 0, size), dim, out=out[0])
+    for i in range(1, len(out)):
+        torch.add(out[i - 1], slices[i + size - 1], out=out[i]).sub_(slices[i - 1])
+    return sums.div_(size)
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:
