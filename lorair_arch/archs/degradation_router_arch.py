@@ -71,7 +71,7 @@ class DegradationRouter(nn.Module):
 
     def views(self, lq: Tensor) -> Tensor:
         """Gives what CLIP sees of lq [B, 3, H, W]: [B, 1 + g * g, 3, s, s], normalised."""
-        return (self.make_views(lq, self.size, self.grid) - self.mean) / self.std
+        return self.make_views(lq, self.size, self.grid).sub_(self.mean).div_(self.std)
 
     def forward(self, lq: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images.
