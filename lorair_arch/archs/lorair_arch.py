@@ -153,7 +153,9 @@ class LoRAIR(nn.Module):
 
     def _kept(self, expert: int) -> LoRAIR:
         """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
-        state = tuple((p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters())
+        # nn.Module.parameters() looks for duplicates, which takes as long again
+        params = (p for module in self.modules() for p in module._parameters.values() if p is not None)
+        state = tuple((p.data_ptr(), None if p.is_inference() else p._version) for p in params)
         kept, net = self._merged.pop(expert, (None, None))
         if kept != state:
             net = self.merge(expert)
