@@ -22,7 +22,9 @@ def device_views(lq: Tensor, size: int, grid: int) -> Tensor:
     """
     on_cpu = lq.device.type == 'cpu'
     # On a CPU 8 bits are many times faster, and within two levels of what Pillow makes of the same pixels.
-    images = (lq.clamp(0, 1) * 255).round_().byte().contiguous(memory_format=torch.channels_last) if on_cpu else lq.float()
+    images = (
+        (lq.clamp(0, 1) * 255).round_().byte().contiguous(memory_format=torch.channels_last) if on_cpu else lq.float()
+    )
     views = torch.empty(len(lq), 1 + grid**2, 3, size, size, device=lq.device)
     views[:, 0] = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
     high = F.interpolate(images, (grid * size, grid * size), mode='bicubic', antialias=True)

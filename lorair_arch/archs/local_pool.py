@@ -64,7 +64,20 @@ def _slide(x: Tensor, dim: int, size: int) -> Tensor:
     return sums.div_(size)
 
 
-def pad_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Replicates the border so that [B, C, h, w] becomes [B, C, height, width], its content centred."""
+def pad_to(x: Tensor, height: int, width: int, rows: slice | None = None) -> Tensor:
+    """Replicates the border so that [B, C, h, w] becomes [B, C, height, width], its content centred.
+
+    Args:
+        x: What is padded; a global mean, [B, C, 1, 1], stays as it is.
+        height: See above.
+        width: See above.
+        rows: Gives these rows of the result alone.
+    """
+    if x.shape[2:].numel() == 1:
+        return x
     top, left = (height - x.shape[2]) // 2, (width - x.shape[3]) // 2
-    return F.pad(x, (left, width - x.shape[3] - left, top, height - x.shape[2] - top), mode='replicate')
+    start, stop = (0, height) if rows is None else (rows.start, rows.stop)
+    first, last = (min(max(row - top, 0), x.shape[2] - 1) for row in (start, stop - 1))
+    above = min(max(top - start, 0), stop - start - 1)
+    below = stop - start - above - (last + 1 - first)
+    return F.pad(x[:, :, first : last + 1], (left, width - x.shape[3] - left, above, below), mode='replicate')

@@ -10,8 +10,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
-from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow, add
+from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
 from lorair_arch.archs.routing import Routing, route
+from lorair_arch.archs.strips import strips
 from lorair_arch.errors import OptionsError
 
 # Up to this many pixels for each channel a level keeps its batch together, its images with weights of their own; above,
@@ -122,9 +123,7 @@ class LoRAIR(nn.Module):
         if self.top_k is None:
             return self._restore(lq, prior, None)
         if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
-            expert, *others = set(logits.argmax(dim=1).tolist())
-            if not others:
-                return self._kept(expert)(lq, prior)
+            return self._restore_merged(lq, prior, logits.argmax(dim=1).tolist())
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
@@ -150,6 +149,16 @@ class LoRAIR(nn.Module):
             plain = LoRAIR(**self.plain_settings)
         plain.load_state_dict(state_dict, assign=True)
         return plain.eval()
+
+    def _restore_merged(self, lq: Tensor, prior: Tensor, experts: list[int]) -> Tensor:
+        """Restores without gradients: every image by the plain network of its expert, merged once and kept."""
+        if len(set(experts)) == 1:
+            return self._kept(experts[0])(lq, prior)
+        out = torch.empty_like(lq)
+        for expert in set(experts):
+            images = [i for i, other in enumerate(experts) if other == expert]
+            out[images] = self._kept(expert)(lq[images], prior[images])
+        return out
 
     def _kept(self, expert: int) -> LoRAIR:
         """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
@@ -194,9 +203,13 @@ class LoRAIR(nn.Module):
             self.middle(x, e, s) for x, e, s in zip(parts, experts, _regroup([scales[-1]], [len(x) for x in parts]))
         ]
         for up, decoder in zip(self.ups, self.decoders):
-            parts = [F.pixel_shuffle(up(x, e), 2) for x, e in zip(parts, experts)]
-            skip, experts = skips.pop()
-            parts = [add(x, s) for x, s in zip(_regroup(parts, [len(s) for s in skip]), skip)]
+            skip, next_experts = skips.pop()
+            if routing is None and not torch.is_grad_enabled():
+                parts = [_add_up(up, parts[0], skip[0])]
+            else:
+                parts = [F.pixel_shuffle(up(x, e), 2) for x, e in zip(parts, experts)]
+                parts = [x + s for x, s in zip(_regroup(parts, [len(s) for s in skip]), skip)]
+            experts = next_experts
             del skip
             parts = [decoder(x, e) for x, e in zip(parts, experts)]
         parts = [self.ending(x, e) for x, e in zip(parts, experts)]
@@ -226,6 +239,14 @@ class LoRAIR(nn.Module):
         if self.num_experts and (logits is None or logits.shape != (len(lq), self.num_experts)):
             found = 'missing' if logits is None else f'of shape {tuple(logits.shape)}'
             raise ValueError(f'logits are {found}, expected {(len(lq), self.num_experts)}: they choose the experts.')
+
+
+def _add_up(up: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """Adds features of twice the size to the skip, in its place."""
+    for strip, _, _ in strips(x):
+        images, every, rows = strip
+        skip[images, every, 2 * rows.start : 2 * rows.stop] += F.pixel_shuffle(up(x[strip]), 2)
+    return skip
 
 
 def _regroup(parts: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:

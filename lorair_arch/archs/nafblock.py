@@ -10,6 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from lorair_arch.archs.expert_conv import make_conv
 from lorair_arch.archs.local_pool import local_mean, pad_to, window_size
 from lorair_arch.archs.routing import Mixture, Routing
+from lorair_arch.archs.strips import strips
 
 Experts = Mixture | Routing | None
 
@@ -105,6 +106,8 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]; without gradients the result takes the place of x."""
+        if experts is None and not torch.is_grad_enabled():
+            return self._in_strips(x)
         y = self.conv2.gated(self.conv1(self.norm1(x), experts), experts)
         attention = self.attention(y, experts)
         y = y * attention if torch.is_grad_enabled() else y.mul_(attention)
@@ -112,14 +115,29 @@ class NAFBlock(nn.Module):
         del y, attention  # features of full size
         return add(x, self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma))
 
+    def _in_strips(self, x: Tensor) -> Tensor:
+        """Keeps nothing of full size beside x and the gated features, however many channels there are in between."""
+        y = torch.empty_like(x)
+        for strip, seen, inner in strips(x, halo=1):
+            y[strip] = self.conv2.gated(self.conv1(self.norm1(x[seen])))[inner]
+        attention = self.pooled(y)
+        for strip, _, _ in strips(x):
+            images, _, rows = strip
+            part, gated = x[strip], y[strip]
+            gated *= pad_to(attention[images], *x.shape[2:], rows)
+            part += self.conv3(gated, None, self.beta)
+            part += self.conv5(simple_gate(self.conv4(self.norm2(part))), None, self.gamma)
+        return x
+
     def attention(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention, [B, C, 1, 1] from the global mean or [B, C, H, W] from local means."""
-        size = x.shape[-2:]
+        return pad_to(self.pooled(x, experts), *x.shape[2:])
+
+    def pooled(self, x: Tensor, experts: Experts = None) -> Tensor:
+        """Channel attention where windows are valid, [B, C, h, w]: 1x1 convolution and padding commute."""
+        size = x.shape[2:]
         window = size if self.training else self.window(*size)
-        if window == size:
-            return self.sca(x.mean((2, 3), keepdim=True), experts)
-        # the convolution runs where windows are valid, the padding after it: 1x1 convolution and padding commute
-        return pad_to(self.sca(local_mean(x, window), experts), *size)
+        return self.sca(x.mean((2, 3), keepdim=True) if window == size else local_mean(x, window), experts)
 
 
 class Modulation(nn.Module):
@@ -148,5 +166,9 @@ class Modulation(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         """x [B, C, H, W], scale [B, C, 1, 1] -> [B, C, H, W]; without gradients the result takes the place of x."""
-        add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
-        return add(x, self.norm(x), scale * self.beta)
+        scale = scale * self.beta
+        if torch.is_grad_enabled():
+            return torch.addcmul(x, self.norm(x), scale)
+        for strip, _, _ in strips(x):
+            x[strip].addcmul_(self.norm(x[strip]), scale[strip[0]])
+        return x
