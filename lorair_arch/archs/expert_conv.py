@@ -116,14 +116,11 @@ class ExpertConv2d(nn.Conv2d):
         return gated_depthwise(x, self.merged_weights(experts), self.bias, experts.sizes)
 
     def _merged_weight(self, mixture: Mixture, gain: Tensor | None) -> Tensor:
-        """Gives the merged weight of a group; those of all groups are made with the first."""
+        """Gives the merged weight of a group; those of all groups are made at once."""
         routing, group = mixture
-        if group == 0:
+        if self not in routing.merged:
             routing.merged[self] = self.merged_weights(routing, gain).unbind()
-        weight = routing.merged[self][group]
-        if group == len(routing.sizes) - 1:
-            del routing.merged[self]
-        return weight
+        return routing.merged[self][group]
 
 
 def make_conv(in_channels: int, out_channels: int, kernel_size: int, lora: dict | None = None, **kwargs) -> nn.Conv2d:

@@ -123,7 +123,9 @@ class LoRAIR(nn.Module):
         if self.top_k is None:
             return self._restore(lq, prior, None)
         if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
-            return self._restore_merged(lq, prior, logits.argmax(dim=1).tolist())
+            expert, *others = set(logits.argmax(dim=1).tolist())
+            if not others:
+                return self._kept(expert)(lq, prior)
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
@@ -149,16 +151,6 @@ class LoRAIR(nn.Module):
             plain = LoRAIR(**self.plain_settings)
         plain.load_state_dict(state_dict, assign=True)
         return plain.eval()
-
-    def _restore_merged(self, lq: Tensor, prior: Tensor, experts: list[int]) -> Tensor:
-        """Restores without gradients: every image by the plain network of its expert, merged once and kept."""
-        if len(set(experts)) == 1:
-            return self._kept(experts[0])(lq, prior)
-        out = torch.empty_like(lq)
-        for expert in set(experts):
-            images = [i for i, other in enumerate(experts) if other == expert]
-            out[images] = self._kept(expert)(lq[images], prior[images])
-        return out
 
     def _kept(self, expert: int) -> LoRAIR:
         """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
@@ -204,8 +196,8 @@ class LoRAIR(nn.Module):
         ]
         for up, decoder in zip(self.ups, self.decoders):
             skip, next_experts = skips.pop()
-            if routing is None and not torch.is_grad_enabled():
-                parts = [_add_up(up, parts[0], skip[0])]
+            if len(parts) == len(skip) and not torch.is_grad_enabled():
+                parts = [_add_up(up, x, s, e) for x, s, e in zip(parts, skip, experts)]
             else:
                 parts = [F.pixel_shuffle(up(x, e), 2) for x, e in zip(parts, experts)]
                 parts = [x + s for x, s in zip(_regroup(parts, [len(s) for s in skip]), skip)]
@@ -241,11 +233,13 @@ class LoRAIR(nn.Module):
             raise ValueError(f'logits are {found}, expected {(len(lq), self.num_experts)}: they choose the experts.')
 
 
-def _add_up(up: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+def _add_up(up: nn.Module, x: Tensor, skip: Tensor, experts: Experts) -> Tensor:
     """Adds features of twice the size to the skip, in its place."""
+    if isinstance(experts, Routing):
+        return skip.add_(F.pixel_shuffle(up(x, experts), 2))
     for strip, _, _ in strips(x):
         images, every, rows = strip
-        skip[images, every, 2 * rows.start : 2 * rows.stop] += F.pixel_shuffle(up(x[strip]), 2)
+        skip[images, every, 2 * rows.start : 2 * rows.stop] += F.pixel_shuffle(up(x[strip], experts), 2)
     return skip
 
 

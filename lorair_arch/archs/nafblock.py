@@ -106,8 +106,8 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor, experts: Experts = None) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]; without gradients the result takes the place of x."""
-        if experts is None and not torch.is_grad_enabled():
-            return self._in_strips(x)
+        if not isinstance(experts, Routing) and not torch.is_grad_enabled():
+            return self._in_strips(x, experts)
         y = self.conv2.gated(self.conv1(self.norm1(x), experts), experts)
         attention = self.attention(y, experts)
         y = y * attention if torch.is_grad_enabled() else y.mul_(attention)
@@ -115,25 +115,25 @@ class NAFBlock(nn.Module):
         del y, attention  # features of full size
         return add(x, self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma))
 
-    def _in_strips(self, x: Tensor) -> Tensor:
+    def _in_strips(self, x: Tensor, experts: Mixture | None) -> Tensor:
         """Keeps nothing of full size beside x and the gated features, however many channels there are in between."""
         y = torch.empty_like(x)
         for strip, seen, inner in strips(x, halo=1):
-            y[strip] = self.conv2.gated(self.conv1(self.norm1(x[seen])))[inner]
-        attention = self.pooled(y)
+            y[strip] = self.conv2.gated(self.conv1(self.norm1(x[seen]), experts), experts)[inner]
+        attention = self.pooled(y, experts)
         for strip, _, _ in strips(x):
             images, _, rows = strip
             part, gated = x[strip], y[strip]
             gated *= pad_to(attention[images], *x.shape[2:], rows)
-            part += self.conv3(gated, None, self.beta)
-            part += self.conv5(simple_gate(self.conv4(self.norm2(part))), None, self.gamma)
+            part += self.conv3(gated, experts, self.beta)
+            part += self.conv5(simple_gate(self.conv4(self.norm2(part), experts)), experts, self.gamma)
         return x
 
     def attention(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention, [B, C, 1, 1] from the global mean or [B, C, H, W] from local means."""
         return pad_to(self.pooled(x, experts), *x.shape[2:])
 
-    def pooled(self, x: Tensor, experts: Experts = None) -> Tensor:
+    def pooled(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention where windows are valid, [B, C, h, w]: 1x1 convolution and padding commute."""
         size = x.shape[2:]
         window = size if self.training else self.window(*size)

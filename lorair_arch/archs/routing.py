@@ -19,7 +19,7 @@ class Routing:
         experts: [B, k], indices of the experts of each image.
         gates: [B, k], their gates: softmax over the k largest logits (paper, section 3.3).
         sizes: Number of images in each group of neighbours that share their experts.
-        merged: Weights of the groups, kept by each convolution from the first group to the last.
+        merged: Weights of the groups, kept by each convolution that has merged them.
     """
 
     experts: Tensor
