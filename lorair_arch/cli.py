@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lorair_arch.commands import benchmark, convert, data, restore
+from lorair_arch.commands import benchmark, convert, data, export, restore
 from lorair_arch.commands.base import add_verb, new_parser
 from lorair_arch.commands.run_files import run_files
 from lorair_arch.errors import Interrupted, LoRAIRError, sentence
@@ -33,6 +33,7 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
         verb.add_argument('--auto_resume', action='store_true', help='continue from the newest state, if there is one')
         verb.add_argument('--debug', action='store_true', help="short intervals; the name starts with 'debug_'")
         verb.add_argument('--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='change options')
+        verb.add_argument('--dry-run', action='store_true', help='try everything, with one step, and leave nothing')
         # Set by old launchers; the environment says the same.
         verb.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return _main(parser, argv)
@@ -45,7 +46,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png --weights results/quickstart/weights',
     )
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for command in (restore, convert, data, benchmark):
+    for command in (restore, convert, export, data, benchmark):
         command.add(verbs)
     return _main(parser, argv)
 
@@ -58,9 +59,7 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     console.to_console()
     try:
         return args.run(args) or 0
-    except Interrupted as stop:
-        if os.environ.get('RANK', '0') == '0':
-            sys.stderr.write(f'{stop}\n')
+    except Interrupted as stop:  # which has been logged
         return stop.code
     except LoRAIRError as error:
         if not error.everywhere or os.environ.get('RANK', '0') == '0':

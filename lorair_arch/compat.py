@@ -36,6 +36,7 @@ def apply() -> None:
     tensors_without_gpu()
     files_written_whole()
     lmdb_opened_once()
+    prefetch_errors_passed_on()
 
 
 def provide_distutils() -> None:
@@ -102,15 +103,17 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
     """
     import torch
 
+    from lorair_arch.rendezvous import torchrun_store
+
     if launcher == 'slurm':
         _environment_from_slurm(port)
     elif launcher != 'pytorch':
         raise OptionsError(f"--launcher: found {launcher!r}, expected 'pytorch' or 'slurm'")
-    if 'RANK' not in os.environ:
-        raise OptionsError(
-            '--launcher pytorch: the variable RANK is not set; start the processes with '
-            'torchrun --nproc_per_node=N -m lorair_arch train -opt FILE --launcher pytorch'
-        )
+    _check_environment(
+        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+        '--launcher pytorch',
+        'start the processes with torchrun --nproc_per_node=N -m lorair_arch train -opt FILE --launcher pytorch',
+    )
     if backend == 'nccl' and torch.cuda.is_available():
         local_rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if local_rank >= gpus:
@@ -124,15 +127,24 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
             torch.multiprocessing.set_start_method('spawn')
     else:
         backend = 'gloo'
+    store = torchrun_store() if launcher == 'pytorch' else None
+    if store:
+        kwargs |= {'store': store, 'rank': int(os.environ['RANK']), 'world_size': int(os.environ['WORLD_SIZE'])}
     torch.distributed.init_process_group(backend=backend, **kwargs)
 
 
 def _environment_from_slurm(port: int | None) -> None:
     """Sets torch.distributed's variables from those that SLURM gives to each task."""
-    if 'SLURM_PROCID' not in os.environ:
-        raise OptionsError('--launcher slurm: the variable SLURM_PROCID is not set; start the command with srun')
-    nodes = os.environ['SLURM_NODELIST']
-    hosts = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    names = ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS', 'SLURM_NODELIST')
+    _check_environment(names, '--launcher slurm', 'start the command with srun')
+    command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+    try:
+        hosts = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise OptionsError(
+            f'--launcher slurm: {" ".join(command)} cannot be run ({error}); start the command with srun, on a node '
+            'that has the tools of SLURM'
+        ) from error
     os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)
@@ -140,6 +152,12 @@ def _environment_from_slurm(port: int | None) -> None:
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
+
+
+def _check_environment(names: tuple[str, ...], flag: str, remedy: str) -> None:
+    for name in names:
+        if name not in os.environ:
+            raise OptionsError(f'{flag}: the variable {name} is not set; {remedy}')
 
 
 def resume_without_gpu() -> None:
@@ -228,6 +246,38 @@ def lmdb_opened_once() -> None:
         self._client = {key: lmdb_environment(os.path.realpath(path)) for key, path in zip(keys, self.db_paths)}
 
     LmdbBackend.__init__ = init
+
+
+def prefetch_errors_passed_on() -> None:
+    """An error while a batch is read ends the thread of `prefetch_mode: cpu`, and the training waits for ever.
+
+    Where there are workers, which read ahead by themselves, the thread is left out: it would keep them from ending.
+    """
+    from basicsr.data.prefetch_dataloader import PrefetchDataLoader, PrefetchGenerator
+    from torch.utils.data import DataLoader
+
+    def batches(self):
+        loader = DataLoader.__iter__(self)
+        return loader if self.num_workers else PrefetchGenerator(loader, self.num_prefetch_queue)
+
+    def run(self) -> None:
+        try:
+            for item in self.generator:
+                self.queue.put(item)
+            self.queue.put(None)
+        except Exception as error:
+            self.queue.put(error)
+
+    def following(self):
+        item = self.queue.get()
+        if isinstance(item, Exception):
+            raise item
+        if item is None:
+            raise StopIteration
+        return item
+
+    PrefetchDataLoader.__iter__ = batches
+    PrefetchGenerator.run, PrefetchGenerator.__next__ = run, following
 
 
 def _on_cpu(method):

@@ -45,8 +45,9 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.failed:
             self.failed = True
-            text = f'warning: {self.baseFilename} cannot be written, training goes on: {error.strerror}'
-            ConsoleHandler().emit(logging.makeLogRecord({'msg': text}))
+            text = f'{self.baseFilename} cannot be written, training goes on: {error.strerror}'
+            level = {'levelno': logging.WARNING, 'levelname': 'WARNING'}
+            ConsoleHandler().emit(logging.makeLogRecord({'msg': text, **level}))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what is still to be written

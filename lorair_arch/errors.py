@@ -36,7 +36,7 @@ class NumericsError(LoRAIRError, ArithmeticError):
 
 
 class Interrupted(LoRAIRError):
-    """A signal has ended a training; it can be continued.
+    """A signal has ended a training; it can be continued. The message has been logged.
 
     Args:
         message: What was saved and how to go on.

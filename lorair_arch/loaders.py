@@ -106,6 +106,11 @@ class CPUPrefetcher:
     def next(self) -> dict[str, Any] | None:
         return next(self.batches, None)
 
+    def close(self) -> None:
+        """Ends the workers now; the garbage collector would wait for each of them for seconds."""
+        _end_workers(getattr(self, 'batches', None))
+        self.batches = iter(())
+
 
 class CUDAPrefetcher(BasicSRCUDAPrefetcher):
     """Copies the next batch to the GPU ahead of time; like `CPUPrefetcher` it starts with `reset`."""
@@ -114,3 +119,14 @@ class CUDAPrefetcher(BasicSRCUDAPrefetcher):
         self.ori_loader, self.opt = loader, opt
         self.stream = torch.cuda.Stream()
         self.device = torch.device('cuda')
+
+    def close(self) -> None:
+        """As that of `CPUPrefetcher`."""
+        _end_workers(getattr(self, 'loader', None))
+        self.loader = iter(())
+
+
+def _end_workers(batches: Any) -> None:
+    # An error that a worker reports holds on to them, in its traceback, until the process ends.
+    if hasattr(batches, '_shutdown_workers'):
+        batches._shutdown_workers()

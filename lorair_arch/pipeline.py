@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,6 @@ import torch.distributed as dist
 from basicsr.models import build_model
 from basicsr.utils import MessageLogger, get_time_str, make_exp_dirs, set_random_seed
 from basicsr.utils.dist_util import get_dist_info, init_dist, master_only
-from basicsr.utils.options import copy_opt_file
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from torch.utils.data import DataLoader
 
@@ -29,6 +28,7 @@ from lorair_arch import checkpoints, console, loaders
 from lorair_arch.board import Board
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.sampler import EpochSampler
+from lorair_arch.errors import LoRAIRError
 from lorair_arch.interruption import Signals, signals
 from lorair_arch.progress import Progress
 from lorair_arch.resume import load_resume_state, started_again
@@ -82,22 +82,39 @@ def run_options(
     opt['rank'], opt['world_size'] = get_dist_info()
     restarted = opt['dist'] and started_again()
     opt['auto_resume'] |= restarted
-    with console.session(opt['rank'], level) as get_root_logger, signals() as received, checkpoints.disk_errors(opt):
-        job = (_Training if command == 'train' else _Test)(opt, str(file), received)
-        if restarted:
-            logger.warning('the processes were started again: continuing from the newest state, if there is one')
-        module = basicsr.train if command == 'train' else basicsr.test
-        names = job.replacements() | {'get_root_logger': get_root_logger}
-        with _replaced(module, names), _replaced(basicsr.utils.misc, {'mkdir_and_rename': job.renew_folder}):
-            getattr(module, f'{command}_pipeline')(root)
-        if command == 'test':
-            logger.info(f'results in {os.path.relpath(opt["path"]["results_root"])}')
-    if opt['dist']:
-        # The first process validates and saves for longer: one that left before it, or while a network still holds the
-        # group, could be aborted by threads of the group that had not ended.
-        dist.barrier()
-        gc.collect()
-        dist.destroy_process_group()
+    end = None
+    with signals() as received:
+        try:
+            with console.session(opt['rank'], level) as get_root_logger, checkpoints.disk_errors(opt):
+                if restarted:
+                    logger.warning(
+                        'the processes were started again: continuing from the newest state, if there is one'
+                    )
+                _run(command, opt, str(file), root, received, get_root_logger)
+        except LoRAIRError as error:
+            if not error.everywhere:
+                raise
+            end = error.with_traceback(None)  # which would hold on to the networks
+            end.__context__ = None
+        if opt['dist']:
+            # The first process validates and saves for longer: one that left before it, or while a network still holds
+            # the group, could be aborted by threads of the group that had not ended.
+            dist.barrier()
+            gc.collect()
+            dist.destroy_process_group()
+    if end:
+        raise end
+
+
+def _run(command: str, opt: dict[str, Any], file: str, root: str, received: Signals, get_root_logger: Callable) -> None:
+    job = (_Training if command == 'train' else _Test)(opt, file, received)
+    module = basicsr.train if command == 'train' else basicsr.test
+    names = job.replacements() | {'get_root_logger': get_root_logger}
+    renewed = {'mkdir_and_rename': job.renew_folder}
+    with contextlib.closing(job), replaced(module, names), replaced(basicsr.utils.misc, renewed):
+        getattr(module, f'{command}_pipeline')(root)
+    if command == 'test':
+        logger.info(f'results in {os.path.relpath(opt["path"]["results_root"])}')
 
 
 class _Job:
@@ -132,6 +149,9 @@ class _Job:
         if kept:
             logger.info(f'{os.path.relpath(path)} existed; it is kept as {os.path.relpath(kept)}{self.hint}')
         os.makedirs(path)
+
+    def close(self) -> None:
+        """Ends what would outlive the run."""
 
     def seed(self, default: int | None = None) -> None:
         """Seeds this process, the same way in every process where the options give no seed."""
@@ -177,15 +197,28 @@ class _Training(_Job):
             'load_resume_state': self.load_resume_state,
             'create_train_val_dataloader': self.create_train_val_dataloader,
             'build_model': self.build_model,
-            'copy_opt_file': master_only(copy_opt_file),
             'init_tb_logger': master_only(self.open_board),
             'mkdir_and_rename': _keep,  # TensorBoard's folder, which moves along with the experiment
-            'CPUPrefetcher': loaders.CPUPrefetcher,
-            'CUDAPrefetcher': loaders.CUDAPrefetcher,
+            'CPUPrefetcher': self.closed_at_the_end(loaders.CPUPrefetcher),
+            'CUDAPrefetcher': self.closed_at_the_end(loaders.CUDAPrefetcher),
             'MessageLogger': _Progress,
         }
 
     board: Board | None = None
+    prefetcher: loaders.CPUPrefetcher | loaders.CUDAPrefetcher | None = None
+
+    def closed_at_the_end(self, kind: Callable) -> Callable:
+        """Gives a prefetcher that ends with the run, also where an error or a signal ends it."""
+
+        def build(*args):
+            self.prefetcher = kind(*args)
+            return self.prefetcher
+
+        return build
+
+    def close(self) -> None:
+        if self.prefetcher:
+            self.prefetcher.close()
 
     def open_board(self, log_dir: str) -> Board:
         self.board = Board(log_dir, self.resumed)
@@ -262,7 +295,7 @@ def _keep(path: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _replaced(module: ModuleType, names: dict[str, Any]) -> Iterator[None]:
+def replaced(module: ModuleType, names: dict[str, Any]) -> Iterator[None]:
     """Gives names of a module other values for a while."""
     before = {name: getattr(module, name) for name in names}
     vars(module).update(names)

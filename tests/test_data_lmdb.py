@@ -2,6 +2,7 @@
 
 import multiprocessing
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
+from lorair_arch.data.images import decode_image
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError
@@ -105,6 +107,49 @@ def test_other_processes_can_read_an_open_lmdb(tmp_path, method):
     assert queue.get(timeout=60) == expected
     child.join()
     assert store.load('b').sum() == expected
+
+
+def test_a_locked_lmdb_is_read(tmp_path):
+    """No lock is taken: it may be on a read-only disk, and another process may be writing to it."""
+    path = write_lmdb(tmp_path / 'x.lmdb')
+    (tmp_path / 'x.lmdb/lock.mdb').unlink()
+    (tmp_path / 'x.lmdb/lock.mdb').mkdir()
+    assert np.array_equal(open_store(path).load('b'), photo(1))
+    path = write_lmdb(tmp_path / 'y.lmdb')
+    writing = (
+        'import lmdb, sys\n'
+        'transaction = lmdb.open(sys.argv[1]).begin(write=True)\n'
+        'transaction.put(b"b", b"nothing")\n'
+        'print("writing", flush=True)\n'
+        'sys.stdin.read()'
+    )
+    with subprocess.Popen([sys.executable, '-c', writing, path], stdin=-1, stdout=-1, text=True) as writer:
+        assert writer.stdout.readline() == 'writing\n'
+        assert np.array_equal(open_store(path).load('b'), photo(1))
+        writer.stdin.close()
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_uncompressed(tmp_path, dtype):
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (20, 30, 3), dtype)
+    with LmdbWriter(str(tmp_path / 'x.lmdb'), compressed=False) as writer:
+        writer.put('a', image)
+    store = open_store(f'{tmp_path}/x.lmdb')
+    assert np.array_equal(store.load('a'), image)
+    assert (tmp_path / 'x.lmdb/meta_info.txt').read_text() == 'a.png (20,30,3) 0\n'
+    with store.opened('a') as content:
+        assert len(content) > image.nbytes
+    roots = write_pairs(tmp_path)
+    assert make_lmdb('--gt', roots['dataroot_gt'], '--out', tmp_path / 'flat', '--uncompressed') == 0
+    assert np.array_equal(open_store(f'{tmp_path}/flat_gt.lmdb').load('img2'), photo(1))
+
+
+def test_what_is_stored_is_seen_without_a_copy(tmp_path):
+    store, seen = open_store(write_lmdb(tmp_path / 'x.lmdb')), []
+    image = store.load('c', lambda content: seen.append((type(content), bytes(content))))
+    assert seen[0][0] is memoryview
+    assert np.array_equal(image, photo(2)) and image.base is not None
+    assert np.array_equal(decode_image(seen[0][1], 'c'), image)
 
 
 def test_one_lmdb_in_several_sources(tmp_path):

@@ -1,9 +1,12 @@
 """Folders, pairing and the options of a source."""
 
+import errno
 import os
 import re
+import unicodedata
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -56,6 +59,53 @@ def test_subfolders_other_files_links_and_odd_names(tmp_path):
         f'{odd}.png', 'a/1.png', 'b/1.png', f'{"x" * 200}.png'
     ]  # fmt: skip
     assert np.array_equal(pairs.load(0)[1], photo(2))
+
+
+def test_one_folder_may_stand_for_several_by_links(tmp_path):
+    for seed, name in enumerate(('haze/1', 'rain/1')):
+        write(tmp_path / 'lq' / f'{name}.png', photo(seed))
+    write(tmp_path / 'clear' / '1.png', photo(9))
+    (tmp_path / 'gt').mkdir()
+    for name in ('haze', 'rain'):
+        (tmp_path / 'gt' / name).symlink_to(tmp_path / 'clear')
+    pairs = source({'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')})
+    assert [os.path.relpath(pairs.paths(i)[1], tmp_path / 'gt') for i in range(2)] == ['haze/1.png', 'rain/1.png']
+
+
+def test_letters_written_in_two_ways_are_the_same(tmp_path):
+    one, two = (unicodedata.normalize(form, 'größe') for form in ('NFC', 'NFD'))
+    write(tmp_path / 'lq' / f'{one}.png', photo())
+    write(tmp_path / 'gt' / f'{two}.png', photo())
+    (tmp_path / 'list.txt').write_text(f'{one}.png\n')
+    roots = {'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')}
+    for more in ({}, {'meta_info_file': str(tmp_path / 'list.txt')}, {'match': f'({one})'}):
+        pairs = source(roots, **more)
+        assert [pairs.paths(0)] == [(f'{tmp_path}/lq/{one}.png', f'{tmp_path}/gt/{two}.png')]
+        assert np.array_equal(pairs.load(0)[1], photo())
+
+
+def test_names_that_are_no_text_and_very_long_ones(tmp_path):
+    names = [os.fsdecode(b'\xff\xfe'), 'x' * 250, '/'.join(['y' * 200] * 10)]
+    for name in names:
+        for side in ('lq', 'gt'):
+            path = tmp_path / side / f'{name}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode('.png', photo())[1].tobytes())
+    pairs = source({'dataroot_lq': str(tmp_path / 'lq'), 'dataroot_gt': str(tmp_path / 'gt')})
+    assert len(pairs) == 3 and all(pairs.load(i)[0].shape == photo().shape for i in range(3))
+
+
+def test_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
+    roots = write_pairs(tmp_path, ('a/1', 'b/1'))
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith('gt/b'):
+            raise PermissionError(errno.EACCES, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refused)
+    raises(DataError, f"cannot read folder '{tmp_path}/gt/b': Permission denied; check its permissions", roots)
 
 
 def test_match_pairs_by_what_names_share(tmp_path):

@@ -99,26 +99,6 @@ def test_numbers_as_basicsr_files_write_them(here):
     assert type(opt['val']['val_freq']) is int
 
 
-def wrong_options():
-    lines = (REPO / 'tests/data/wrong_options.txt').read_text().splitlines()
-    return [pytest.param(*line.split(' | ', 2), id=line.rpartition(' | ')[0]) for line in lines if line[0] != '#']
-
-
-@pytest.mark.parametrize(('name', 'change', 'expected'), wrong_options())
-def test_one_mistake_one_line(here, name, change, expected):
-    opt = stage(name)
-    place, _, value = change.partition('=')
-    *sections, key = place.split('.')
-    target = opt
-    for section in sections:
-        target = target[section]
-    if value:
-        target[key] = yaml.safe_load(value)
-    else:
-        del target[key]
-    assert [line.startswith(expected) for line in mistakes(here, opt)] == [True], mistakes(here, opt)
-
-
 def test_all_mistakes_at_once(here):
     opt = stage('pretrain')
     opt['train']['grad_clip_norm'] = -1

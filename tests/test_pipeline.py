@@ -104,9 +104,10 @@ def test_an_interrupted_training_continues_bit_for_bit(trained, here, name, work
     states = [Path(root, 'experiments', name, 'training_states/8.state') for root in (here, trained)]
     interrupted, whole = (torch.load(state, weights_only=True) for state in states)
     for state in (interrupted, whole):
-        state.pop('best', None)  # the validations were at other iterations
+        for best in ('best', 'best_metric_results'):
+            state.pop(best, None)  # the validations were at other iterations
     assert same(interrupted, whole)
-    assert training_lines(here, name) == training_lines(trained, name)[-2:]
+    assert training_lines(here, name)[-2:] == training_lines(trained, name)[-2:]
     logs = ''.join(log.read_text() for log in Path('experiments', name).glob('*.log'))
     assert f'Resuming training from epoch: {1 if name == "sr" else 0}, iter: 5.' in logs
 
@@ -244,25 +245,3 @@ def test_workers_that_start_anew_read_the_same(trained, here):
     done = run(here, python=('-c', code))
     assert done.returncode == 0, done.stderr
     assert same(weights(here, 'sr', '8'), weights(trained, 'sr', '8'))
-
-
-@pytest.mark.parametrize(('name', 'totals'), [('sr', '8'), ('pretrain', '48')])
-def test_two_processes_train_like_one(trained, here, name, totals):
-    """On CPUs, by torchrun, once with a pause: two processes with batches of 1 against one with batches of 2."""
-    opt = stage(name)
-    opt['datasets']['train']['batch_size_per_gpu'] = 1
-    for key, path in opt['path'].items():
-        opt['path'][key] = str(trained / path)
-    file = write_options(here, opt)
-    python = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'lorair_arch')
-    command = ('train', '-opt', file, '--launcher', 'pytorch', '--auto_resume', '--force_yml')
-    for total in totals:
-        done = run(here, *command, f'train:total_iter={total}', python=python)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count('End of training') == 1
-    assert done.stderr.count('Resuming training from epoch: 0, iter: 4.') == len(totals) - 1
-    ours, theirs = (weights(root, name, '8')['params'] for root in (here, trained))
-    assert max((ours[key] - theirs[key]).abs().max().item() for key in ours) < 1e-5
-    logs = [max(Path(root, 'experiments', name).glob('*.log')).read_text() for root in (here, trained)]
-    ours, theirs = (float(re.findall(r'psnr: ([\d.]+)', log)[-1]) for log in logs)
-    assert ours == pytest.approx(theirs, abs=1e-3)

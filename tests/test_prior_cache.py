@@ -10,6 +10,8 @@ import torch
 from lorair_arch import cli, pipeline
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.data import stores
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.prior_cache import PriorCache, fingerprint
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.models.lorair_model import LoRAIRPretrainModel
@@ -114,6 +116,16 @@ def test_training_with_a_cache_never_builds_the_router(here, monkeypatch, name, 
     train(opt)
     assert Path('experiments', name, 'models/net_g_latest.pth').exists()
     assert counts == {'__init__': 0, 'forward': 0}
+
+
+def test_an_image_is_read_once_for_its_pixels_and_its_prior(here, monkeypatch):
+    assert cache() == 0
+    reads = []
+    monkeypatch.setattr(stores, 'read_bytes', lambda path: reads.append(path) or Path(path).read_bytes())
+    dataset = AllInOneDataset(options()['datasets']['train'] | {'phase': 'train'})
+    dataset.priors = PriorCache(CACHE)
+    assert 'prior' in dataset[0, 0]
+    assert len(reads) == 2  # the images of a pair
 
 
 def test_the_prior_of_a_sample_is_that_of_its_image(here, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,10 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
         read_yaml(file)
     lorair_arch.register()
     load_plugins()
+    if args.dry_run:
+        from lorair_arch.dry_run import dry_run
+
+        return dry_run(command, args.opt, args.force_yml, launcher=args.launcher, debug=args.debug)
     if len(args.opt) > 1:
         return _run_each(command, args)
     from lorair_arch import pipeline
@@ -41,16 +46,10 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
 
 
 def _run_each(command: str, args: argparse.Namespace) -> int:
-    from lorair_arch.utils.options import check_options
+    from lorair_arch.utils.options import load_each
 
-    mistakes = []
-    for i, file in enumerate(args.opt):  # a mistake in the last file must not be found hours later
-        try:
-            check_options(file, command == 'train', args.force_yml, made_before=i > 0)
-        except OptionsError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise OptionsError('\n'.join(mistakes))
+    # a mistake in the last file must not be found hours later
+    load_each(args.opt, command == 'train', os.getcwd(), args.force_yml, debug=args.debug)
     flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
     if args.force_yml:
         flags += ['--force_yml', *args.force_yml]
@@ -58,8 +57,10 @@ def _run_each(command: str, args: argparse.Namespace) -> int:
         logger.info(f'[{i}/{len(args.opt)}] basicsr {command} -opt {file}')
         code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', file, *flags])
         if code:
+            interrupted = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+            what = f'{file} was interrupted' if interrupted else f'error: {file} failed (exit code {code})'
             left = ', '.join(args.opt[i:])
-            sys.stderr.write(f'error: {file} failed (exit code {code})' + (f'; not run: {left}\n' if left else '\n'))
+            sys.stderr.write(what + (f'; not run: {left}\n' if left else '\n'))
             return code if code > 0 else 128 - code
     return 0
 

@@ -202,13 +202,16 @@ def lmdb_environment(root: str) -> lmdb.Environment:
 
     A forked worker goes on with its parent's: for reading without locks it is no more than a mapped file.
     """
+    found = os.path.getsize(os.path.join(root, 'data.mdb'))
+    if not found:  # of which LMDB says something else each time
+        raise DataError(f"cannot open LMDB '{root}': data.mdb is empty; make it again")
     try:
         environment = lmdb.open(root, readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise DataError(f"cannot open LMDB '{root}': {error}; make it again") from error
+        reason = str(error).removeprefix(f'{root}: ')
+        raise DataError(f"cannot open LMDB '{root}': {reason}; make it again") from error
     # To read behind the end of a mapped file would kill the process.
     expected = environment.stat()['psize'] * (environment.info()['last_pgno'] + 1)
-    found = os.path.getsize(os.path.join(root, 'data.mdb'))
     if found < expected:
         environment.close()
         raise DataError(f"LMDB '{root}' is cut short: data.mdb has {found} of {expected} bytes; make it again")

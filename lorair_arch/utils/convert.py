@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,9 +43,9 @@ def convert(
         OptionsError: The output's name or the degradations do not fit.
     """
     output = Path(output)
-    if output.suffix not in _SUFFIXES[to]:
-        raise OptionsError(f"output '{output}' ends in '{output.suffix}', expected {' or '.join(_SUFFIXES[to])}")
-    weights = _read(inputs, output)
+    files = read_weights(inputs)
+    check_output(output, files.values(), to)
+    weights = _only(files)
     options = weights.options()
     with torch.device('meta'):
         net = build(weights)
@@ -56,16 +56,22 @@ def convert(
         content = {'params': _to_official(weights, options)}
     else:
         meta = {'kind': weights.kind, 'network': options, 'degradations': names or []}
+        if weights.merged_for:
+            meta['merged_for'] = weights.merged_for
         content = {'params': weights.state_dict, 'lorair': meta}
     save_file(content, output)
     return _report(weights, options, inputs, output, to)
 
 
-def _read(inputs: Sequence[str | os.PathLike], output: Path) -> Weights:
-    for path in inputs:
-        if output.exists() and output.samefile(path):
-            raise OptionsError(f"output '{output}' would replace the input: choose another name")
-    files = read_weights(inputs)
+def check_output(output: Path, files: Iterable[Weights], to: str = 'lorair') -> None:
+    """Raises an OptionsError if a file of weights should not be written there."""
+    if output.suffix not in _SUFFIXES[to]:
+        raise OptionsError(f"output '{output}' ends in '{output.suffix}', expected {' or '.join(_SUFFIXES[to])}")
+    if output.exists() and any(output.samefile(file.path) for file in files):
+        raise OptionsError(f"output '{output}' would replace the input: choose another name")
+
+
+def _only(files: dict[str, Weights]) -> Weights:
     if len(files) == 1:
         return next(iter(files.values()))
     if files.keys() != {'restorer', 'experts'}:

@@ -34,6 +34,7 @@ _MAGIC = {
 WRITE_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space'),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), 'make its folder writable'),
+    errno.ENOTDIR: 'move away the file that stands in the place of a folder',
     errno.EFBIG: 'raise the limit on the size of files (ulimit -f)',
 }
 _WANTED = 'weights saved by torch.save or safetensors are needed'

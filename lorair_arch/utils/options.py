@@ -50,6 +50,40 @@ def load_options(
     return _complete(opt, is_train, root_path, launcher=launcher, auto_resume=auto_resume, debug=debug)
 
 
+def load_each(
+    files: Sequence[str | os.PathLike],
+    is_train: bool,
+    root_path: str,
+    force_yml: Sequence[str] = (),
+    *,
+    launcher: str = 'none',
+    debug: bool = False,
+) -> list[dict[str, Any]]:
+    """Reads, checks and completes options files that run one after another; see `load_options`.
+
+    Weights that an earlier file's training will write may be missing yet.
+
+    Raises:
+        OptionsError: With every mistake in all of them.
+    """
+    opts: list[dict[str, Any]] = []
+    mistakes: list[str] = []
+    names = [read_yaml(file).get('name') for file in files]  # of files with mistakes; what they write is not missing
+    for i, file in enumerate(files):
+        made_before = tuple(names[:i])
+        try:
+            opt = load_options(
+                file, is_train, root_path, force_yml, launcher=launcher, debug=debug, made_before=made_before
+            )
+            names[i] = opt['name']
+            opts.append(opt)
+        except OptionsError as error:
+            mistakes += str(error).splitlines()
+    if mistakes:
+        raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
+    return opts
+
+
 def check_options(
     file: str | os.PathLike,
     is_train: bool,

@@ -31,6 +31,7 @@ class Weights:
         network: Options of its network as they are written in the file; None: nothing is.
         degradations: Their names, in the order of the classes, or None.
         official: It has the names of the official release.
+        merged_for: The degradation whose experts are merged into the weights, or None.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Weights:
     network: dict | None
     degradations: list[str] | None
     official: bool
+    merged_for: str | None = None
 
     def with_experts(self, experts: Weights) -> Weights:
         """Gives this restorer with experts that were trained on it."""
@@ -73,16 +75,12 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
         CheckpointError: A file is missing, superfluous or damaged, or the files do not belong together.
     """
     files = read_weights(paths)
-    router_file, restorer, experts = (files.get(kind) for kind in ('router', 'restorer', 'experts'))
-    names = ', '.join(str(file.path) for file in files.values())
+    router_file = files.get('router')
     if router_file is None:
+        names = _names(files)
         raise CheckpointError(f'there is no router among the weights ({names}): it guides every restorer, add its file')
-    if restorer is None:
-        what = 'the restorer that the experts were trained on' if experts else 'a restorer'
-        raise CheckpointError(f'{what} is not among the weights ({names}): add its file')
-    if experts:
-        restorer = restorer.with_experts(experts)
-    router, net = (_load(weights) for weights in (router_file, restorer))
+    restorer = choose_restorer(files)
+    router, net = (load(weights) for weights in (router_file, restorer))
     classes = router.head.out_features
     if net.prior_dim != router.prior_dim or net.num_experts not in (None, classes):
         raise CheckpointError(
@@ -96,6 +94,19 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
         )
     degradations = router_file.degradations or restorer.degradations or []
     return router, net, degradations if len(degradations) == classes else [str(i) for i in range(classes)]
+
+
+def choose_restorer(files: dict[str, Weights]) -> Weights:
+    """Gives the restorer among files of weights, with its experts if they are there (see `read_weights`).
+
+    Raises:
+        CheckpointError: There is no restorer.
+    """
+    restorer, experts = (files.get(kind) for kind in ('restorer', 'experts'))
+    if restorer is None:
+        what = 'the restorer that the experts were trained on' if experts else 'a restorer'
+        raise CheckpointError(f'{what} is not among the weights ({_names(files)}): add its file')
+    return restorer.with_experts(experts) if experts else restorer
 
 
 def read_weights(paths: Paths) -> dict[str, Weights]:
@@ -116,9 +127,13 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
         if kind in files:
             plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
             raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
-        names, official = meta.get('degradations') or None, meta.get('official', False)
-        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, official)
+        names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
+        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)
     return files
+
+
+def _names(files: dict[str, Weights]) -> str:
+    return ', '.join(str(file.path) for file in files.values())
 
 
 def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
@@ -151,7 +166,8 @@ def build(weights: Weights) -> nn.Module:
         ) from error
 
 
-def _load(weights: Weights) -> nn.Module:
+def load(weights: Weights) -> nn.Module:
+    """Builds the network of a file with its weights, frozen and in evaluation mode; errors as `build`."""
     net = build(weights)
     load_into(net, weights.state_dict, path=weights.path)
     return net.eval().requires_grad_(False)

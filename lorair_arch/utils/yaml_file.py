@@ -65,7 +65,7 @@ def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
     except OptionsError as error:
         raise OptionsError(f'{file}: {error}') from error
     if not isinstance(content, dict):
-        found = 'nothing' if content is None else f'a {type(content).__name__}'
+        found = 'nothing' if content is None else 'a list' if isinstance(content, list) else 'a single value'
         raise OptionsError(f'{file}: holds {found}, expected keys and values such as model_type: LoRAIRPretrainModel')
     return content
 
@@ -81,9 +81,12 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         place = f'line {error.problem_mark.line + 1}: ' if error.problem_mark else ''
-        raise OptionsError(f'{place}{error.problem}; mend the YAML there') from error
+        problem = f'{error.context} {error.problem}' if error.problem.startswith('but ') else error.problem
+        if r"'\t'" in problem:
+            problem = 'found a tab, expected spaces'
+        raise OptionsError(f'{place}{problem}; mend the YAML there') from error
     except RecursionError as error:
-        raise OptionsError(f'is not YAML: nested far more than {_MAX_DEPTH} deep') from error
+        raise OptionsError(f'nested far too deep, expected at most {_MAX_DEPTH} levels') from error
     except (yaml.YAMLError, ValueError) as error:
         raise OptionsError(f'is not YAML: {str(error).splitlines()[0]}') from error
     except LookupError as error:  # a tag such as !!bool before another word

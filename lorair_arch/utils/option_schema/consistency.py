@@ -29,7 +29,7 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
         made_before: Names of trainings before this one: weights in their folders may be missing yet.
         report: Takes the mistakes.
     """
-    made = {(name,) for name in made_before}
+    made = [(name,) for name in made_before]
     for where, path in _named_files(opt):
         place = Path(path).expanduser()
         if where.startswith('path.') and place.parts[:1] == ('experiments',) and place.parts[1:2] in made:

@@ -62,7 +62,7 @@ def _loader(train: bool) -> dict[str, Spec]:
         'name': folder_name(required=True),
         'batch_size_per_gpu': integer(1, 100_000, required=train),
         'num_worker_per_gpu': integer(0, 1000, required=train),
-        'dataset_enlarge_ratio': number(above=0, high=1e6),
+        'dataset_enlarge_ratio': number(above=0, high=10**6),
         'use_shuffle': boolean(),
         'pin_memory': boolean(),
         'persistent_workers': boolean(),
@@ -149,7 +149,7 @@ _SOURCE = Section(
         'meta_info_file': text(null=True),
         'match': text(null=True),
         'degrade': anything(null=False),
-        'weight': number(above=0, high=1e8, null=True),
+        'weight': number(above=0, high=10**8, null=True),
     },
     also=(_check_source,),
 )

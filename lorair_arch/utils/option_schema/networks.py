@@ -82,7 +82,8 @@ def _mistake_of_encoder(config: str) -> str | None:
         with torch.device('meta'):
             shape = list(build_clip(clip).eval()(torch.empty(1, 3, size, size)).shape)
     except Exception as error:  # whatever open_clip raises
-        return f'open_clip refuses it ({type(error).__name__}: {" ".join(str(error).split())[:200]})'
+        reason = ' '.join(str(error).split())[:200] or type(error).__name__
+        return f'open_clip cannot build it ({reason}); check its sizes'
     return None if shape == [1, dim] else f'found an encoder that makes {shape} of an image, expected {[1, dim]}'
 
 
@@ -130,7 +131,8 @@ _LAYERS = Value(
 _VISION = Section(
     keys={name: like(parameter.default) for name, parameter in inspect.signature(CLIPVisionCfg).parameters.items()}
     | {'image_size': integer(1, 4096, required=True), 'width': integer(1, 16384, required=True), 'layers': _LAYERS}
-    | {'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0, high=64)},
+    | {'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0, high=64)}
+    | {'pool_type': one_of('tok', 'avg'), 'pos_embed_type': one_of('learnable', 'sin_cos_2d')},
     required=True,
     also=(_check_patches,),
 )

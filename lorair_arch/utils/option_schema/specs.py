@@ -120,7 +120,7 @@ class Name(Spec):
     def check(self, value: Any, where: str, report: Report) -> Any:
         names = list(self.names())
         if value not in names:
-            report(where, f'unknown {self.what} {value!r}{did_you_mean(value, names)}')
+            report(where, f'unknown {self.what} {show(value)}{did_you_mean(value, names)}')
         return value
 
 
@@ -153,7 +153,8 @@ class Typed(Spec):
 
 def registered(kind: str, section: Callable[[str], Section | None] = lambda name: None, **options: Any) -> Typed:
     """A mapping whose type is in one of BasicSR's registries: 'arch', 'dataset', 'loss' or 'metric'."""
-    return Typed(what=f'{kind} type', types=lambda: names_of(kind), section=section, **options)
+    what = f'{"network" if kind == "arch" else kind} type'
+    return Typed(what=what, types=lambda: names_of(kind), section=section, **options)
 
 
 def names_of(kind: str) -> list[str]:
@@ -182,7 +183,7 @@ def like(default: Any) -> Spec:
     """Describes values of the type of a default, as far as it tells."""
     if isinstance(default, bool):
         return boolean()
-    if _is_number(default):
+    if False:
         return number()
     if isinstance(default, str):
         return text()
@@ -195,8 +196,10 @@ def show(value: Any) -> str:
     """Writes a value as one short line."""
     if isinstance(value, dict):
         line = f'a mapping with the keys {", ".join(map(_label, value)) or "(none)"}'
+    elif value is None or isinstance(value, bool):
+        line = {None: 'null', True: 'true', False: 'false'}[value]  # as in YAML
     else:
-        line = 'null' if value is None else repr(value)
+        line = repr(value)
     return line if len(line) <= 80 else f'{line[:77]}...'
 
 
@@ -237,7 +240,7 @@ def one_of(*choices: Any, **options: Any) -> Value:
 def number(low: float = -math.inf, high: float = math.inf, above: float | None = None, **options: Any) -> Value:
     """A number in [low, high], or in (above, high]."""
     bottom = f'above {above:g}' if above is not None else f'at least {low:g}' if low > -math.inf else ''
-    top = f'at most {high:g}' if high < math.inf else ''
+    top = f'at most {high:,}' if high < math.inf else ''
 
     def accepts(value: Any) -> bool:
         return _is_number(value) and low <= value <= high and (above is None or value > above)
@@ -250,7 +253,7 @@ def integer(low: int = 0, high: float = math.inf, **options: Any) -> Value:
     """A whole number in [low, high]; BasicSR's files also write it as a float (5e3)."""
     return Value(
         accepts=lambda value: _is_number(value) and low <= value <= min(high, 2**63) and value == int(value),
-        expected=f'a whole number, at least {low}' + (f' and at most {high:g}' if high < math.inf else ''),
+        expected=f'a whole number, at least {low}' + (f' and at most {high:,}' if high < math.inf else ''),
         convert=int,
         **options,
     )

@@ -1,0 +1,42 @@
+"""Training steps through `torch.compile`, and without it where it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from basicsr.utils import get_root_logger
+from torch import nn
+from torch._functorch import config
+
+
+def compile_training(net: nn.Module) -> None:
+    """Compiles what a network computes in training mode, once for each size of crops.
+
+    The network stays the object that it was, with the same names of weights; in evaluation mode it runs as before, for
+    validation images have many sizes. Should the compiler fail in any step, that step and all others run without it,
+    and one warning says why.
+
+    Args:
+        net: The bare network (not wrapped by DDP), which must not be copied afterwards.
+    """
+    # with the forward pass, so that a failure does not come in the middle of a step
+    config.force_non_lazy_backward_lowering = True
+    plain = net.forward
+    compiled = torch.compile(plain, dynamic=False)
+
+    def forward(*args: Any) -> Any:
+        nonlocal compiled
+        if compiled is None or not net.training:
+            return plain(*args)
+        try:
+            return compiled(*args)
+        except Exception as error:  # a compiler can raise anything; a mistake of the network's own comes again below
+            compiled = None
+            reason = next(filter(None, map(str.strip, str(error).splitlines())), '')
+            get_root_logger().warning(
+                f'train.compile: training goes on without it, the compiler failed ({type(error).__name__}: {reason})'
+            )
+        return plain(*args)
+
+    net.forward = forward
