@@ -64,7 +64,7 @@ def _refuse_to_write(event: str, args: tuple) -> None:
     if event == 'open' and args[2] & (os.O_WRONLY | os.O_RDWR) and not isinstance(args[0], int):
         path = os.path.abspath(os.fsdecode(args[0]))
         if path.startswith(os.getcwd()):
-            raise RuntimeError(f'process {dist.get_rank()} writes {path}')
+            raise AssertionError(f'process {dist.get_rank()} writes {path}')
 
 
 if __name__ == '__main__':

@@ -37,20 +37,17 @@ def train(opt, **kwargs):
 @pytest.mark.parametrize('name', ['router', 'pretrain', 'finetune'])
 def test_two_batches_make_one_step(here, name):
     results = []
-    for images, accumulate in ((4, 1), (2, 2), (1, 4)):
+    for images, accumulate in ((4, 1), (2, 2)):
         train(options(name, images, accumulate))
         results.append(outcome(f'{images}_{accumulate}'))
-    label = 'router' if name == 'router' else 'g'
-    nets = [result[f'net_{label}_8.pth'] for result in results]
-    for net in nets[1:]:
-        for params in ('params', 'params_ema'):
-            assert net[params].keys() == nets[0][params].keys()
-            for key, value in net[params].items():
-                torch.testing.assert_close(value, nets[0][params][key], rtol=0, atol=1e-6)
+    one, two = (result['net_router_8.pth' if name == 'router' else 'net_g_8.pth'] for result in results)
+    for params in ('params', 'params_ema'):
+        assert two[params].keys() == one[params].keys()
+        for key, value in two[params].items():
+            torch.testing.assert_close(value, one[params][key], rtol=0, atol=1e-6)
     logged = [[float(line[2].split()[1]) for line in result['logged']] for result in results]
     assert len(logged[0]) == 8
     assert logged[1] == pytest.approx(logged[0], rel=1e-3, abs=1e-4)
-    assert logged[2] == pytest.approx(logged[0], rel=1e-3, abs=1e-4)
 
 
 def test_whole_images_of_the_router_are_accumulated(here):

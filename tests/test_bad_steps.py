@@ -60,7 +60,11 @@ def test_a_bad_step_leaves_everything_as_it_was(here, caplog, name, value, amp):
     step(model, batch())
     before = everything(model)
     logging.getLogger('basicsr').addHandler(caplog.handler)
+    # the router looks at images in 8 bits, where nothing is NaN
+    spoilt = name == 'router' and model.net.register_forward_hook(lambda net, args, out: [part * value for part in out])
     step(model, batch(value), 1234)
+    if spoilt:
+        spoilt.remove()
     assert same(everything(model), before)
     assert model.bad_steps == [1, 1]
     (record,) = caplog.records

@@ -74,7 +74,7 @@ def test_what_cannot_be_exported(weights, tmp_path):
         ([weights], ours, 'rian', "--degradation is 'rian'; did you mean 'rain'?"),
         ([weights], ours, 'snowfall', "--degradation is 'snowfall'; known are noise, rain, haze"),
         ([base], ours, 'rain', f'{base} holds a LoRA-IR restorer without experts: there is nothing to merge'),
-        ([weights / 'experts.pth'], ours, 'rain', 'the restorer that the experts were trained on is not among the weig'),
+        ([weights / 'experts.pth'], ours, 'rain', 'the restorer that the experts were trained on is not among the'),
         ([weights / 'router.pth'], ours, 'rain', 'a restorer is not among the weights'),
         ([weights], base, 'rain', f"output '{base}' would replace the input: choose another name"),
         ([weights], tmp_path / 'ours.pt', 'rain', "ours.pt' ends in '.pt', expected .pth or .safetensors"),

@@ -153,12 +153,15 @@ def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
         (width, height) of each image, or None where the line does not say it.
 
     Raises:
-        DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name.
+        DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name, or
+            names a file outside.
     """
     lines = read_bytes(path).decode('utf-8-sig', 'replace').splitlines()
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())
+        if match and {'', '..'} & set(match['key'].split('/')):  # results must not be written outside their folder
+            raise DataError(f"'{path}', line {number}: found '{match['key']}', expected a name within its folder")
         if match:
             sizes[match['key']] = (int(match['width']), int(match['height'])) if match['width'] else None
         elif line.strip():

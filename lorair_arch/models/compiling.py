@@ -18,8 +18,13 @@ def compile_training(net: nn.Module) -> None:
     and one warning says why.
 
     Args:
-        net: The bare network (not wrapped by DDP), which must not be copied afterwards.
+        net: The network, as it is or wrapped by DDP; it must not be copied afterwards. DataParallel copies it for every
+            step: it is left alone, with a warning.
     """
+    if isinstance(net, nn.DataParallel):
+        _give_up('several GPUs need a process each, started by torchrun')
+        return
+    net = getattr(net, 'module', net)
     # with the forward pass, so that a failure does not come in the middle of a step
     config.force_non_lazy_backward_lowering = True
     plain = net.forward
@@ -33,10 +38,13 @@ def compile_training(net: nn.Module) -> None:
             return compiled(*args)
         except Exception as error:  # a compiler can raise anything; a mistake of the network's own comes again below
             compiled = None
-            reason = next(filter(None, map(str.strip, str(error).splitlines())), '')
-            get_root_logger().warning(
-                f'train.compile: training goes on without it, the compiler failed ({type(error).__name__}: {reason})'
-            )
+            while error.__cause__:
+                error = error.__cause__
+            _give_up(f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}')
         return plain(*args)
 
     net.forward = forward
+
+
+def _give_up(reason: str) -> None:
+    get_root_logger().warning(f'train.compile: training goes on without it ({reason})')

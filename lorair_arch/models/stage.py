@@ -11,6 +11,7 @@ from basicsr.utils import get_root_logger
 from torch import nn
 
 from lorair_arch.errors import OptionsError
+from lorair_arch.models.compiling import compile_training
 from lorair_arch.models.saving import Saving
 from lorair_arch.models.stepping import Stepping
 from lorair_arch.utils.checkpoint import load_into, state_dict_of
@@ -64,6 +65,8 @@ class StageModel(Stepping, Saving):
         self.init_steps()
         if self.ema_decay:
             self.net_ema = deepcopy(self.get_bare_model(self.net)).eval().requires_grad_(False)
+        if train.get('compile'):
+            compile_training(self.net)
         self.params = [p for p in self.net.parameters() if p.requires_grad]
         settings = dict(train[f'optim_{self.role}'])
         self.optimizers.append(self.get_optimizer(settings.pop('type'), self.params, **settings))

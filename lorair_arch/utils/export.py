@@ -21,8 +21,8 @@ def export(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, degra
         inputs: Files of weights, or folders of them: a restorer with experts, or a restorer and its experts. A router
             among them gives the degradations their names where the experts do not. Averaged weights (EMA) are taken
             where there are any.
-        output: Where to, `.safetensors` or `.pth`. The file holds a restorer without experts, the options of its network
-            and the degradation (`merged_for`).
+        output: Where to, `.safetensors` or `.pth`. The file holds a restorer without experts, the options of its
+            network and the degradation (`merged_for`).
         degradation: Name of the degradation; its number from 0 if the weights hold no names.
 
     Returns:

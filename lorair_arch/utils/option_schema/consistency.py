@@ -31,7 +31,7 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
     """
     made = [(name,) for name in made_before]
     for where, path in _named_files(opt):
-        place = Path(path).expanduser()
+        place = Path(os.path.expanduser(path))
         if where.startswith('path.') and place.parts[:1] == ('experiments',) and place.parts[1:2] in made:
             continue
         if not os.path.exists(place):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -62,7 +62,7 @@ def _check_clip(router: dict[str, Any], where: str, report: Report) -> None:
         report(f'{where}.pretrained', f'found {weights!r}, expected null, as clip_model is a configuration of your own')
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if weights not in tags and not Path(weights).expanduser().is_file():
+    if weights not in tags and not os.path.isfile(weights):
         known = ', '.join(tags) or 'none'
         report(f'{where}.pretrained', f'found {weights!r}, expected a file of weights or one of the tags: {known}')
 

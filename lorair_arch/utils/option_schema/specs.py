@@ -183,7 +183,7 @@ def like(default: Any) -> Spec:
     """Describes values of the type of a default, as far as it tells."""
     if isinstance(default, bool):
         return boolean()
-    if False:
+    if _is_number(default):
         return number()
     if isinstance(default, str):
         return text()
@@ -273,4 +273,4 @@ def _is_folder_name(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, float) and abs(value) < 1e30  # float32 must be able to compute with it

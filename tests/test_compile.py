@@ -1,0 +1,95 @@
+"""`train.compile`: the same training through torch.compile, and without it where the compiler fails."""
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+
+from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.models.compiling import compile_training
+from lorair_arch.pipeline import run
+from lorair_arch.utils.checkpoint import load_file
+from tests import tiny
+from tests.miniature import stage, write_data, write_options, write_weights
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    write_weights(tmp_path)
+    return tmp_path
+
+
+def train(folder, name, **settings):
+    opt = stage('finetune') | {'name': name}
+    opt['train'] |= {'total_iter': 2, **settings}
+    opt['val']['val_freq'] = opt['logger']['save_checkpoint_freq'] = 1
+    run('train', write_options(folder, opt))
+    return load_file(folder / f'experiments/{name}/models/net_g_latest.pth')
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize('ema_decay', [0, 0.9])
+def test_training_is_compiled_and_validation_is_not(here, monkeypatch, ema_decay):
+    """What takes part, without the time that a compiler takes."""
+    sizes = []
+
+    def compile(forward, dynamic):
+        def compiled(lq, *args):
+            sizes.append(lq.shape[2:])
+            return forward(lq, *args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, 'compile', compile)
+    plain = train(here, 'plain', ema_decay=ema_decay)
+    assert not sizes
+    compiled = train(here, 'compiled', ema_decay=ema_decay, compile=True)
+    assert sizes == [(16, 16)] * 2  # the crops; validation images are larger
+    assert all(same(plain[key], compiled[key]) for key in plain if key.startswith('params'))
+    run('train', 'compiled.yml', auto_resume=True)  # its weights have their usual names
+
+
+@pytest.mark.parametrize('network', [tiny.PLAIN, tiny.LORA], ids=['plain', 'experts'])
+def test_the_compiler_understands_the_networks(monkeypatch, network):
+    """Outputs and gradients of what PyTorch traces, forwards and backwards, without generating code for it."""
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+    inputs = torch.rand(2, 3, 16, 24), torch.randn(2, 8), torch.tensor([[3.0, 1, 0], [0, 2, 1]])
+    net = tiny.perturbed(LoRAIR(**network))
+    results = []
+    for compiled in (False, True):
+        if compiled:
+            compile_training(net)
+        net.zero_grad()
+        y = net(*inputs)
+        y.square().mean().backward()
+        results.append([y.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not [key for key in net.state_dict() if 'orig_mod' in key]
+
+
+def test_training_goes_on_where_the_compiler_fails(here, monkeypatch, caplog):
+    def broken(graph, inputs):
+        raise OSError('there is no C++ compiler\nin many words')
+
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
+    plain = train(here, 'plain')
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend=broken))
+    compiled = train(here, 'compiled', compile=True)
+    log = next((here / 'experiments/compiled').glob('train_*.log')).read_text()
+    assert log.count('train.compile') == 1
+    assert 'train.compile: training goes on without it (OSError: there is no C++ compiler)' in log
+    assert same(plain['params'], compiled['params'])
+
+
+def test_data_parallel_is_left_alone(caplog):
+    net = torch.nn.DataParallel(torch.nn.Identity())
+    forward = net.module.forward
+    compile_training(net)
+    assert net.module.forward == forward
