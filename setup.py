@@ -21,7 +21,7 @@ setup(
         'basicsr>=1.4.2,<1.5',  # brings tb-nightly; tensorboard beside it has the same plugins twice and does not start
         'lmdb>=1.4',
         'numpy>=1.26',
-        'open_clip_torch>=2.24',
+        'open_clip_torch>=2.29',  # knows the paper's ViT-L-14-336-quickgelu
         'opencv-python>=4.8',
         'packaging',
         'pillow>=10',

@@ -38,8 +38,7 @@ def compile_training(net: nn.Module) -> None:
             return compiled(*args)
         except Exception as error:  # a compiler can raise anything; a mistake of the network's own comes again below
             compiled = None
-            while error.__cause__:
-                error = error.__cause__
+            error = getattr(error, 'inner_exception', error)
             _give_up(f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}')
         return plain(*args)
 

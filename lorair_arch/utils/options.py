@@ -179,6 +179,9 @@ def _complete(
     if opt['model_type'] in OWN_MODELS:
         opt.setdefault('scale', 1)
     complete_datasets(opt)
+    router = opt.get('network_router')
+    if isinstance(router, dict) and isinstance(router.get('pretrained'), str):
+        router['pretrained'] = os.path.expanduser(router['pretrained'])
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):

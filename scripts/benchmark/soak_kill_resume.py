@@ -141,18 +141,18 @@ def kill_and_resume(folder: Path, kills: int, rng: random.Random) -> Iterator[tu
         The moment of each kill, and whether it left a half-written file behind.
     """
     for _ in tqdm(range(kills), unit='kill'):
-        moment = rng.choice(MOMENTS)
+        moment, before = rng.choice(MOMENTS), half_written(folder)
         process = start(folder)
         wait_for(moment, folder, process, rng)
         if process.poll() is not None:
             raise SystemExit(f'the training ended before it was killed:\n{(folder / "console.txt").read_text()}')
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        yield moment, bool(half_written(folder))
+        yield moment, bool(half_written(folder) - before)
 
 
-def half_written(folder: Path) -> list[Path]:
-    return list(folder.glob('experiments/soak/*/.*.tmp'))
+def half_written(folder: Path) -> set[Path]:
+    return set(folder.glob('experiments/soak/*/.*.tmp'))
 
 
 def wait_for(moment: str, folder: Path, process: subprocess.Popen, rng: random.Random) -> None:

@@ -1,1 +1,1 @@
-"""What an options file may hold: the kinds of values (`specs`) and every key (`datasets`, `networks`, `training`)."""
+"""What an options file may hold: the kinds of values (`specs`, `kinds`) and every key (`training` and the others)."""

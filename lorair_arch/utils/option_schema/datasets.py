@@ -10,11 +10,7 @@ import torch
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.pairing import compile_match
 from lorair_arch.errors import OptionsError
-from lorair_arch.utils.option_schema.specs import (
-    Items,
-    Report,
-    Section,
-    Spec,
+from lorair_arch.utils.option_schema.kinds import (
     anything,
     boolean,
     folder_name,
@@ -24,6 +20,7 @@ from lorair_arch.utils.option_schema.specs import (
     registered,
     text,
 )
+from lorair_arch.utils.option_schema.specs import Items, Report, Section, Spec
 
 
 def datasets(is_train: bool, own: bool) -> Section:

@@ -10,19 +10,8 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
 
-from lorair_arch.utils.option_schema.specs import (
-    Items,
-    Report,
-    Section,
-    Typed,
-    boolean,
-    call,
-    integer,
-    names_of,
-    number,
-    one_of,
-    show,
-)
+from lorair_arch.utils.option_schema.kinds import boolean, call, integer, names_of, number, one_of
+from lorair_arch.utils.option_schema.specs import Items, Report, Section, Typed, show
 
 _SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,

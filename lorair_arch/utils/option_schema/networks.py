@@ -16,22 +16,8 @@ from open_clip.model import CLIPVisionCfg
 
 from lorair_arch.archs.degradation_router_arch import build_clip
 from lorair_arch.data.checks import did_you_mean
-from lorair_arch.utils.option_schema.specs import (
-    Items,
-    Report,
-    Section,
-    Spec,
-    Value,
-    boolean,
-    call,
-    integer,
-    like,
-    number,
-    one_of,
-    registered,
-    show,
-    text,
-)
+from lorair_arch.utils.option_schema.kinds import boolean, call, integer, like, number, one_of, registered, text
+from lorair_arch.utils.option_schema.specs import Items, Report, Section, Spec, Value, show
 
 
 def network(**options: Any) -> Spec:
@@ -62,7 +48,7 @@ def _check_clip(router: dict[str, Any], where: str, report: Report) -> None:
         report(f'{where}.pretrained', f'found {weights!r}, expected null, as clip_model is a configuration of your own')
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if weights not in tags and not os.path.isfile(weights):
+    if weights not in tags and not os.path.isfile(os.path.expanduser(weights)):
         known = ', '.join(tags) or 'none'
         report(f'{where}.pretrained', f'found {weights!r}, expected a file of weights or one of the tags: {known}')
 

@@ -6,15 +6,7 @@ import importlib.util
 from typing import Any
 
 from lorair_arch.utils.option_schema.datasets import datasets
-from lorair_arch.utils.option_schema.learning import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule
-from lorair_arch.utils.option_schema.networks import network
-from lorair_arch.utils.option_schema.specs import (
-    Items,
-    Name,
-    Report,
-    Section,
-    Spec,
-    Value,
+from lorair_arch.utils.option_schema.kinds import (
     anything,
     boolean,
     folder_name,
@@ -25,6 +17,9 @@ from lorair_arch.utils.option_schema.specs import (
     registered,
     text,
 )
+from lorair_arch.utils.option_schema.learning import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule
+from lorair_arch.utils.option_schema.networks import network
+from lorair_arch.utils.option_schema.specs import Items, Name, Report, Section, Spec, Value
 
 _TOTAL = integer(1, 10**9, required=True)
 OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
