@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lorair_arch.errors import OptionsError
-from lorair_arch.utils.options import check_options, force, load_options
+from lorair_arch.utils.options import check_options, force, load_each, load_options
 from lorair_arch.utils.yaml_file import read_yaml
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 
@@ -143,6 +143,22 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_anchors_and_merges_work(tmp_path):
     (tmp_path / 'a.yml').write_text('a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}')
     assert read_yaml(tmp_path / 'a.yml')['b'] == {'x': 3, 'y': 2}
+
+
+def test_dates_are_texts(tmp_path):
+    (tmp_path / 'a.yml').write_text('name: 2024-01-01\n')
+    assert read_yaml(tmp_path / 'a.yml') == {'name': '2024-01-01'}
+
+
+def test_files_in_a_row_may_name_weights_of_earlier_ones_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    files = [write_options(tmp_path, stage(name)) for name in ('router', 'pretrain')]
+    assert [opt['name'] for opt in load_each(files, True, str(tmp_path))] == ['router', 'pretrain']
+    for wrong, kwargs in ((files[::-1], {}), (files, {'debug': True})):  # the latter writes debug_router
+        with pytest.raises(OptionsError, match='path.pretrain_network_router: .* does not exist') as caught:
+            load_each(wrong, True, str(tmp_path), **kwargs)
+        assert '\n' not in str(caught.value)
 
 
 def test_force_sets_any_key_to_a_plain_value():
