@@ -9,11 +9,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import subprocess
 import sys
 import types
-
-from lorair_arch.errors import OptionsError
 
 # torchvision's own schemas of the operators that its Python half registers fakes for on import.
 _MISSING_OPS = (
@@ -28,9 +25,7 @@ def apply() -> None:
     provide_distutils()
     provide_torchvision_ops()
     provide_functional_tensor()
-    from basicsr.utils import dist_util, options
-
-    dist_util.init_dist = options.init_dist = init_dist  # `options` has imported it by name
+    distributed_without_gpu()
     resume_without_gpu()
     ddp_without_gpu()
     tensors_without_gpu()
@@ -87,84 +82,20 @@ def provide_functional_tensor() -> None:
     sys.modules[name] = module
 
 
-def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **kwargs) -> None:
-    """Replaces `basicsr.utils.dist_util.init_dist`, which needs NCCL and divides by the number of GPUs.
+def distributed_without_gpu() -> None:
+    """`basicsr.utils.dist_util.init_dist` needs NCCL and divides by the number of GPUs."""
+    from basicsr.utils import dist_util, options
 
-    Processes get the GPU of their local rank (BasicSR's `rank % num_gpus` is wrong on nodes with unequal numbers of
-    processes), or gloo where there is no GPU.
+    from lorair_arch.running.launch import init_dist
 
-    Args:
-        launcher: 'pytorch' (torchrun sets the environment) or 'slurm'.
-        backend: Used where a GPU is available; 'gloo' keeps the processes on the CPU there too.
-        port: Master port, SLURM only; default: MASTER_PORT of the environment, else 29500.
-
-    Raises:
-        OptionsError: If the launcher's environment is missing or there are more processes than GPUs.
-    """
-    import torch
-
-    from lorair_arch.rendezvous import torchrun_store
-
-    if launcher == 'slurm':
-        _environment_from_slurm(port)
-    elif launcher != 'pytorch':
-        raise OptionsError(f"--launcher: found {launcher!r}, expected 'pytorch' or 'slurm'")
-    _check_environment(
-        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
-        '--launcher pytorch',
-        'start the processes with torchrun --nproc_per_node=N -m lorair_arch train -opt FILE --launcher pytorch',
-    )
-    if backend == 'nccl' and torch.cuda.is_available():
-        local_rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
-        if local_rank >= gpus:
-            raise OptionsError(
-                f'--launcher {launcher}: process {local_rank} of this machine has no GPU of its own, only {gpus} are '
-                f'available; start at most {gpus} processes here'
-            )
-        torch.cuda.set_device(local_rank)
-        # NCCL is not safe with forked data workers (PyTorch's notes on DistributedDataParallel).
-        if torch.multiprocessing.get_start_method(allow_none=True) is None:
-            torch.multiprocessing.set_start_method('spawn')
-    else:
-        backend = 'gloo'
-    store = torchrun_store() if launcher == 'pytorch' else None
-    if store:
-        kwargs |= {'store': store, 'rank': int(os.environ['RANK']), 'world_size': int(os.environ['WORLD_SIZE'])}
-    torch.distributed.init_process_group(backend=backend, **kwargs)
-
-
-def _environment_from_slurm(port: int | None) -> None:
-    """Sets torch.distributed's variables from those that SLURM gives to each task."""
-    names = ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS', 'SLURM_NODELIST')
-    _check_environment(names, '--launcher slurm', 'start the command with srun')
-    command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
-    try:
-        hosts = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise OptionsError(
-            f'--launcher slurm: {" ".join(command)} cannot be run ({error}); start the command with srun, on a node '
-            'that has the tools of SLURM'
-        ) from error
-    os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
-    if port is not None:
-        os.environ['MASTER_PORT'] = str(port)
-    os.environ.setdefault('MASTER_PORT', '29500')
-    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
-    os.environ['RANK'] = os.environ['SLURM_PROCID']
-    os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
-
-
-def _check_environment(names: tuple[str, ...], flag: str, remedy: str) -> None:
-    for name in names:
-        if name not in os.environ:
-            raise OptionsError(f'{flag}: the variable {name} is not set; {remedy}')
+    dist_util.init_dist = options.init_dist = init_dist  # `options` has imported it by name
 
 
 def resume_without_gpu() -> None:
     """`basicsr.train.load_resume_state` asks for the current GPU and maps every tensor to it."""
     import basicsr.train
 
-    from lorair_arch.resume import load_resume_state
+    from lorair_arch.running.resume import load_resume_state
 
     basicsr.train.load_resume_state = load_resume_state
 
@@ -215,7 +146,7 @@ def files_written_whole() -> None:
     from basicsr.models.base_model import BaseModel
     from basicsr.utils.dist_util import master_only
 
-    from lorair_arch import checkpoints
+    from lorair_arch.running import checkpoints
 
     BaseModel.save_network = master_only(checkpoints.save_network)
     BaseModel.save_training_state = master_only(checkpoints.save_training_state)

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from lorair_arch import Restorer
 from lorair_arch.errors import LoRAIRError, OptionsError
-from lorair_arch.loaders import build_dataset
 from lorair_arch.models.validation import mean, table
+from lorair_arch.running.loaders import build_dataset
 from lorair_arch.utils.checkpoint import save_file, state_dict_of
 from lorair_arch.utils.comparison import Row, comparison_sheet
 from lorair_arch.utils.options import load_options

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lorair_arch import pipeline
 from lorair_arch.models.lorair_model import RestorationModel
+from lorair_arch.running import pipeline
 from tests.miniature import REPO, run
 
 

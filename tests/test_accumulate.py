@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorair_arch import pipeline
 from lorair_arch.errors import OptionsError
+from lorair_arch.running import pipeline
 from tests.miniature import stage, write_data, write_options, write_weights
 from tests.outcome import outcome, same
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from basicsr.models import build_model
 
-from lorair_arch import pipeline
 from lorair_arch.errors import NumericsError
 from lorair_arch.models.stepping import Stepping
+from lorair_arch.running import pipeline
 from tests.miniature import run, stage, write_data, write_options, write_weights
 from tests.outcome import outcome, same
 

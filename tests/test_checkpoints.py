@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorair_arch import cli, pipeline
-from lorair_arch.board import Board
-from lorair_arch.checkpoints import disk_errors
-from lorair_arch.console import session
+from lorair_arch import cli
 from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.running import pipeline
+from lorair_arch.running.board import Board
+from lorair_arch.running.checkpoints import disk_errors
+from lorair_arch.running.console import session
 from lorair_arch.utils.files import load_file, save_file
 from tests.miniature import stage, write_data, write_options, write_weights
 from tests.outcome import outcome, same

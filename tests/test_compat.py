@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lorair_arch import compat
 from lorair_arch.errors import OptionsError
+from lorair_arch.running import launch
 from tests.miniature import REPO
 
 
@@ -33,7 +34,7 @@ def test_basicsr_imports_and_a_second_call_changes_nothing():
     compat.apply()
     compat.apply()
     assert BaseModel.model_to_device is adjusted
-    assert dist_util.init_dist is compat.init_dist
+    assert dist_util.init_dist is launch.init_dist
 
 
 def test_basicsr_that_was_imported_before_is_adjusted_too():
@@ -43,7 +44,7 @@ def test_basicsr_that_was_imported_before_is_adjusted_too():
         'compat.provide_distutils(); compat.provide_torchvision_ops(); compat.provide_functional_tensor()\n'
         'import basicsr.train\n'
         'compat.apply()\n'
-        'assert basicsr.train.load_resume_state.__module__ == "lorair_arch.resume"\n'
+        'assert basicsr.train.load_resume_state.__module__ == "lorair_arch.running.resume"\n'
     )
     subprocess.run([sys.executable, '-c', code], cwd=REPO, check=True)
 
@@ -106,7 +107,7 @@ def test_functional_tensor(monkeypatch):
 
 def test_processes_start_without_a_gpu(one_process, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    compat.init_dist('pytorch')
+    launch.init_dist('pytorch')
     assert torch.distributed.get_backend() == 'gloo'
 
 
@@ -119,11 +120,11 @@ def test_each_process_gets_the_gpu_of_its_local_rank(one_process, monkeypatch):
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: given.append(backend))
     monkeypatch.setenv('RANK', '5')
     monkeypatch.setenv('LOCAL_RANK', '3')
-    compat.init_dist('pytorch')
+    launch.init_dist('pytorch')
     assert given == [3, 'nccl']
     monkeypatch.setenv('LOCAL_RANK', '4')
     with pytest.raises(OptionsError, match='start at most 4 processes here'):
-        compat.init_dist('pytorch')
+        launch.init_dist('pytorch')
 
 
 def test_slurm(one_process, monkeypatch, tmp_path):
@@ -138,7 +139,7 @@ def test_slurm(one_process, monkeypatch, tmp_path):
     for name, value in slurm.items():
         monkeypatch.setenv(f'SLURM_{name}', value)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    compat.init_dist('slurm')
+    launch.init_dist('slurm')
     assert torch.distributed.get_world_size() == 1
 
 
@@ -147,11 +148,11 @@ def test_a_launcher_that_was_not_used_is_named(monkeypatch, launcher, expected):
     for name in ('RANK', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(OptionsError, match=expected):
-        compat.init_dist(launcher)
+        launch.init_dist(launcher)
 
 
 def test_distributed_networks_on_the_cpu(one_process):
-    compat.init_dist('pytorch', 'gloo')
+    launch.init_dist('pytorch', 'gloo')
     net = BaseModel({'num_gpu': 0, 'is_train': True, 'dist': True}).model_to_device(torch.nn.Linear(2, 2))
     assert isinstance(net, DistributedDataParallel)
     net(torch.ones(1, 2)).sum().backward()

@@ -7,7 +7,7 @@ import torch
 
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.models.compiling import compile_training
-from lorair_arch.pipeline import run
+from lorair_arch.running.pipeline import run
 from lorair_arch.utils.checkpoint import load_file
 from tests import tiny
 from tests.miniature import stage, write_data, write_options, write_weights

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lorair_arch.errors import DataError
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel
-from lorair_arch.pipeline import run
+from lorair_arch.running.pipeline import run
 from lorair_arch.utils.checkpoint import state_dict_of
 from tests.miniature import stage, write_data, write_options
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from lorair_arch import pipeline
+from lorair_arch.running import pipeline
 from lorair_arch.utils.checkpoint import save_file
 from lorair_arch.utils.yaml_file import read_yaml
 from tests.miniature import REPO, write_options

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lorair_arch import pipeline
 from lorair_arch.errors import CheckpointError, DataError, sentence
+from lorair_arch.running import pipeline
 from tests.miniature import as_test, run, stage, write_data, write_options
 
 STAGES = ('router', 'pretrain', 'finetune')

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorair_arch import cli, pipeline
+from lorair_arch import cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data import stores
@@ -15,6 +15,7 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.prior_cache import PriorCache, fingerprint
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.models.lorair_model import LoRAIRPretrainModel
+from lorair_arch.running import pipeline
 from lorair_arch.utils.files import load_file
 from tests.miniature import NAMES, stage, write_data, write_options
 from tests.photos import photo, write

@@ -11,9 +11,9 @@ from basicsr.models.sr_model import SRModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorair_arch import pipeline
 from lorair_arch.data.sampler import EpochSampler
-from lorair_arch.progress import Progress
+from lorair_arch.running import pipeline
+from lorair_arch.running.progress import Progress
 from tests.miniature import stage, write_data, write_options
 from tests.photos import photo, write
 

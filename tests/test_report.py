@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from lorair_arch import Restorer, pipeline
+from lorair_arch import Restorer
+from lorair_arch.running import pipeline
 from tests.tiny import LORA, NAMES, ROUTER, save_weights
 
 SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'

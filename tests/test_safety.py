@@ -6,10 +6,10 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from lorair_arch import pipeline
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
 from lorair_arch.models.lorair_model import LoRAIRPretrainModel
+from lorair_arch.running import pipeline
 from lorair_arch.utils.options import check_options
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 from tests.photos import photo, write

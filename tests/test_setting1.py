@@ -9,11 +9,12 @@ import pytest
 import torch
 from basicsr.utils import tensor2img
 
-from lorair_arch import cli, pipeline
+from lorair_arch import cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.metrics.allweather_metric import calculate_psnr_allweather, calculate_ssim_allweather
+from lorair_arch.running import pipeline
 from lorair_arch.utils.checkpoint import convert_official, load_into
 from lorair_arch.utils.yaml_file import read_yaml
 from tests.golden import Golden

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.images import decode_image, read_bytes, to_float
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.loaders import build_train_loader
+from lorair_arch.running.loaders import build_train_loader
 from lorair_arch.utils.photos import Photo, write_photo
 
 _NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')

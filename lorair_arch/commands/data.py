@@ -41,8 +41,8 @@ def _check(args: argparse.Namespace) -> None:
 
     lorair_arch.register()
     load_plugins()
-    from lorair_arch import console
     from lorair_arch.check_data import check_data
+    from lorair_arch.running import console
 
     with console.session():
         report = check_data(args.opt)

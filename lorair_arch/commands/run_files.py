@@ -27,12 +27,12 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
     lorair_arch.register()
     load_plugins()
     if args.dry_run:
-        from lorair_arch.dry_run import dry_run
+        from lorair_arch.running.dry_run import dry_run
 
         return dry_run(command, args.opt, args.force_yml, launcher=args.launcher, debug=args.debug)
     if len(args.opt) > 1:
         return _run_each(command, args)
-    from lorair_arch import pipeline
+    from lorair_arch.running import pipeline
 
     pipeline.run(
         command,

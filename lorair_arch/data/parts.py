@@ -17,7 +17,7 @@ from lorair_arch.data.pairing import compile_match, match_keys
 from lorair_arch.data.sources import checked, choose
 from lorair_arch.data.stores import Lmdb, Store, find_store
 from lorair_arch.errors import LoRAIRError
-from lorair_arch.loaders import build_dataset
+from lorair_arch.running.loaders import build_dataset
 
 
 class Image(NamedTuple):

@@ -13,8 +13,8 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from lorair_arch.checkpoints import last_checkpoint
 from lorair_arch.errors import NumericsError
+from lorair_arch.running.checkpoints import last_checkpoint
 
 
 class Stepping(BaseModel):

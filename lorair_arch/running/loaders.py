@@ -15,7 +15,7 @@ from lorair_arch.data.named import MISTAKES, NamedDataset
 from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sampler import EpochSampler, SeededDataset
 from lorair_arch.errors import DataError, LoRAIRError
-from lorair_arch.interruption import outlive_signals
+from lorair_arch.running.interruption import outlive_signals
 
 
 def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:

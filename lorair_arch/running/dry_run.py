@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from basicsr.models import build_model
 
-from lorair_arch import loaders, pipeline
 from lorair_arch.data.named import NamedDataset
 from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.running import jobs, loaders, pipeline
 from lorair_arch.utils.files import load_file
 from lorair_arch.utils.option_schema.training import OWN_MODELS
 from lorair_arch.utils.options import load_each
@@ -75,7 +75,7 @@ class _Trial:
 
         with (
             pipeline.replaced(loaders, {'build_val_loader': build_short}),
-            pipeline.replaced(pipeline, {'build_model': self.build_model}),
+            pipeline.replaced(jobs, {'build_model': self.build_model}),
         ):
             yield
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch.distributed as dist
 from basicsr.utils import set_random_seed
 
-from lorair_arch import checkpoints
 from lorair_arch.errors import CheckpointError, Interrupted
-from lorair_arch.interruption import Signals, StopValidation, Watched
-from lorair_arch.progress import Progress
+from lorair_arch.running import checkpoints
+from lorair_arch.running.interruption import Signals, StopValidation, Watched
+from lorair_arch.running.progress import Progress
 
 logger = logging.getLogger('lorair_arch')
 
