@@ -24,7 +24,7 @@ setup(
         'open_clip_torch>=2.29',  # knows the paper's ViT-L-14-336-quickgelu
         'opencv-python>=4.8',
         'packaging',
-        'pillow>=10',
+        'pillow>=10.4',
         'pyyaml>=6',
         'safetensors>=0.4',
         'scikit-image>=0.22',

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -173,7 +174,9 @@ def test_damaged_checkpoints_are_passed_over(here, capfd, damage, where):
     path = Path('experiments/run', where)
     content = bytearray(path.read_bytes())
     if damage == 'flipped':
-        content[content.index(b'data/0') + 2000] ^= 16  # in a tensor
+        with zipfile.ZipFile(path) as file:
+            tensor = file.read(max(file.infolist(), key=lambda entry: entry.file_size))
+        content[content.index(tensor) + len(tensor) // 2] ^= 16
     changed = {'truncated': content[: len(content) // 2], 'empty': b'', 'zeros': bytes(len(content))}
     path.write_bytes(changed.get(damage, content))
     if damage == 'gone':

@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.models import compiling
 from lorair_arch.models.compiling import compile_training
 from lorair_arch.running.pipeline import run
 from lorair_arch.utils.checkpoint import load_file
 from tests import tiny
 from tests.miniature import stage, write_data, write_options, write_weights
+
+recent = pytest.mark.skipif(
+    not hasattr(compiling.config, 'force_non_lazy_backward_lowering'), reason='this PyTorch is older than the option'
+)
 
 
 @pytest.fixture
@@ -33,6 +38,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@recent
 @pytest.mark.parametrize('ema_decay', [0, 0.9])
 def test_training_is_compiled_and_validation_is_not(here, monkeypatch, ema_decay):
     """What takes part, without the time that a compiler takes."""
@@ -54,6 +60,7 @@ def test_training_is_compiled_and_validation_is_not(here, monkeypatch, ema_decay
     run('train', 'compiled.yml', auto_resume=True)  # its weights have their usual names
 
 
+@recent
 def test_the_compiler_understands_the_network(monkeypatch):
     """Outputs and gradients of what PyTorch traces, forwards and backwards, without generating code for it."""
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
@@ -72,6 +79,7 @@ def test_the_compiler_understands_the_network(monkeypatch):
     assert not [key for key in net.state_dict() if 'orig_mod' in key]
 
 
+@recent
 def test_training_goes_on_where_the_compiler_fails(here, monkeypatch):
     def broken(graph, inputs):
         raise OSError('there is no C++ compiler\nin many words')
@@ -85,8 +93,17 @@ def test_training_goes_on_where_the_compiler_fails(here, monkeypatch):
     assert same(plain['params'], compiled['params'])
 
 
+@recent
 def test_data_parallel_is_left_alone():
     net = torch.nn.DataParallel(torch.nn.Identity())
     forward = net.module.forward
     compile_training(net)
     assert net.module.forward == forward
+
+
+def test_an_older_pytorch_trains_without_it(here, monkeypatch, capfd):
+    plain = train(here, 'plain')
+    monkeypatch.setattr(compiling, 'config', object())
+    without = train(here, 'without', compile=True)
+    assert all(same(plain[key], without[key]) for key in plain if key.startswith('params'))
+    assert 'train.compile: training goes on without it (PyTorch ' in capfd.readouterr().err

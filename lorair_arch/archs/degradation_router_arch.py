@@ -34,7 +34,7 @@ class DegradationRouter(nn.Module):
         clip_grid: g.
         freeze_clip: Keep CLIP as it is, in evaluation mode and without gradients.
         views: 'device' resizes on the device of the images; 'pillow' with Pillow on the CPU, bit-equal to the official
-            release.
+            release from Pillow 13 on.
     """
 
     def __init__(

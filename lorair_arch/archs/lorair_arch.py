@@ -167,7 +167,7 @@ class LoRAIR(nn.Module):
 
     def __getstate__(self) -> dict:
         """A copy, or a pickled network, makes merged networks of its own."""
-        return self.__dict__ | {'_merged': {}}
+        return super().__getstate__() | {'_merged': {}}
 
     def train(self, mode: bool = True) -> LoRAIR:
         """Sets the mode; training gives back the memory of the merged networks."""

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import profiler
 
+from lorair_arch.benchmark.allocations import peak_allocation
 from lorair_arch.models.stage import StageModel
 
 # Quicker calls are repeated until they have taken this long together: seconds.
@@ -84,23 +84,13 @@ class PeakBytes:
         optimizer.zero_grad(set_to_none=True)  # the release of what was allocated before would go unseen
         states = (value for state in optimizer.state.values() for value in state.values())
         own = _bytes([*self.model.net.parameters(), *self.model.net.buffers(), *states])
-        return own + (self._growth_cuda() if self.device == 'cuda' else self._growth_cpu())
+        return own + (self._growth_cuda() if self.device == 'cuda' else peak_allocation(self.step))
 
     def _growth_cuda(self) -> int:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         self.step()
         return torch.cuda.max_memory_allocated() - before
-
-    def _growth_cpu(self) -> int:
-        with profiler.profile(use_kineto=False, profile_memory=True) as profile:
-            self.step()
-        events = [event for event in profile.kineto_results.events() if event.name() == '[memory]']
-        now = peak = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            peak = max(peak, now)
-        return peak
 
 
 def take_turns(

@@ -24,6 +24,9 @@ def compile_training(net: nn.Module) -> None:
     if isinstance(net, nn.DataParallel):
         _give_up('several GPUs need a process each, started by torchrun')
         return
+    if not hasattr(config, 'force_non_lazy_backward_lowering'):
+        _give_up(f'PyTorch {torch.__version__} compiles the backward pass too late to do without it; update PyTorch')
+        return
     net = getattr(net, 'module', net)
     # with the forward pass, so that a failure does not come in the middle of a step
     config.force_non_lazy_backward_lowering = True
