@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import struct
 import zlib
 from collections.abc import Callable
@@ -381,6 +382,23 @@ def test_a_file_that_vanishes_during_the_training(here, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger('basicsr'), 'info', vanish)
     said = run(row, capsys)
     assert re.fullmatch(r"cannot read 'data/train_lq/\d\.png': No such file or directory", said)
+
+
+def test_a_data_worker_that_is_killed(here, capsys, monkeypatch):
+    log = logging.getLogger('basicsr').info
+
+    def kill(line, *args):
+        log(line, *args)
+        if 'iter:       4' in line:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'info', kill)
+    said = run(Row('', None, '', 'workers'), capsys)
+    assert said == (
+        'a data worker was killed, most often because the memory is used up; lower num_worker_per_gpu or '
+        'batch_size_per_gpu'
+    )
 
 
 def test_names_are_all_different():

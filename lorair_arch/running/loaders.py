@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -130,3 +132,18 @@ def _end_workers(batches: Any) -> None:
     # An error that a worker reports holds on to them, in its traceback, until the process ends.
     if hasattr(batches, '_shutdown_workers'):
         batches._shutdown_workers()
+
+
+@contextlib.contextmanager
+def killed_workers_named() -> Iterator[None]:
+    """Says in a sentence that a data worker was killed; PyTorch raises that wherever the training is at the moment."""
+    try:
+        yield
+    except (RuntimeError, ConnectionResetError, ConnectionRefusedError, EOFError) as error:
+        # the other three come where it died in the middle of a batch
+        if isinstance(error, RuntimeError) and not str(error).startswith('DataLoader worker'):
+            raise
+        raise DataError(
+            'a data worker was killed, most often because the memory is used up; lower num_worker_per_gpu or '
+            'batch_size_per_gpu'
+        ) from error

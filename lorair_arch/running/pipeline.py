@@ -17,7 +17,7 @@ import torch.distributed as dist
 from basicsr.utils.dist_util import get_dist_info, init_dist
 
 from lorair_arch.errors import LoRAIRError
-from lorair_arch.running import checkpoints, console
+from lorair_arch.running import checkpoints, console, loaders
 from lorair_arch.running.interruption import Signals, signals
 from lorair_arch.running.jobs import Test, Training
 from lorair_arch.running.resume import started_again
@@ -73,7 +73,11 @@ def run_options(
     end = None
     with signals() as received:
         try:
-            with console.session(opt['rank'], level) as get_root_logger, checkpoints.disk_errors(opt):
+            with (
+                console.session(opt['rank'], level) as get_root_logger,
+                checkpoints.disk_errors(opt),
+                loaders.killed_workers_named(),
+            ):
                 if restarted:
                     logger.warning(
                         'the processes were started again: continuing from the newest state, if there is one'
