@@ -183,7 +183,7 @@ def test_pillow_views_are_the_official_ones_bit_for_bit(case, memory_format):
     views = router(golden, views='pillow').views(photograph(case).contiguous(memory_format=memory_format))
     difference = (views[0] - golden[f'{case}.views']).abs().max()
     # Pillow 13, as the frozen ones were made with; earlier versions round some pixels the other way
-    assert difference == 0 if PILLOW >= 13 else difference < 0.03
+    assert difference == 0 if PILLOW >= 13 else difference < 0.04
 
 
 @pytest.mark.parametrize('memory_format', FORMATS.values(), ids=FORMATS)
