@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lorair_arch.errors import CheckpointError, DataError, sentence
 from lorair_arch.running import pipeline
 from tests.miniature import as_test, run, stage, write_data, write_options
+from tests.outcome import same
 
 STAGES = ('router', 'pretrain', 'finetune')
 LABEL = {'router': 'router', 'pretrain': 'g', 'finetune': 'g', 'sr': 'g'}
@@ -43,17 +44,6 @@ def train(opt, **kwargs):
 
 def weights(folder, name, what):
     return torch.load(Path(folder, 'experiments', name, 'models', f'net_{LABEL[name]}_{what}.pth'), weights_only=True)
-
-
-def same(a, b):
-    """Tells whether two nests of dicts, lists and tensors are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def training_lines(folder, name):
