@@ -57,7 +57,7 @@ class ExpertConv2d(nn.Conv2d):
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
 
     def factors(self, experts: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the factors of N mixtures of k experts, stacked along the rank, the gates in B.
+        """Gives the factors of N mixtures of k experts, stacked along the rank, the gates in A.
 
         Args:
             experts: [N, k].
@@ -69,8 +69,8 @@ class ExpertConv2d(nn.Conv2d):
         a, b = (factor.index_select(0, experts.flatten()) for factor in (self.lora_A, self.lora_B))
         if experts.shape[1] == 1:  # the gate of a single expert is 1
             return a, b
-        b = b.unflatten(0, experts.shape) * gates[..., None, None]
-        return a.unflatten(0, experts.shape).flatten(1, 2), b.transpose(1, 2).flatten(2)
+        a = (a * gates.view(-1, 1, 1)).view(len(experts), -1, a.shape[2])
+        return a, b.unflatten(0, experts.shape).transpose(1, 2).flatten(2)
 
     def merged_weights(self, routing: Routing, gain: Tensor | None = None) -> Tensor:
         """Gives W plus the experts of each group, times the gain, [G, *shape of W]."""
