@@ -40,7 +40,8 @@ from pathlib import Path
 from lorair_arch.data.stores import open_store
 
 photos = open_store('datasets/quickstart/test/rain_lq.lmdb')
-Path('results/quickstart/rainy.png').write_bytes(photos.read(photos.keys[0]))
+with photos.opened(photos.keys[0]) as content:
+    Path('results/quickstart/rainy.png').write_bytes(content)
 PYTHON
 lorair restore results/quickstart/rainy.png -o results/quickstart/restored.png --weights results/quickstart/weights
 
