@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What cached priors change: trains the quickstart's restorer and experts again, without the router, and tests both.
-# Needs the results of scripts/quickstart.sh; takes about two thirds of its time.
+# What cached priors change: trains the quickstart's restorer and experts again, without the router, and tests them, to be
+# compared with the report of scripts/quickstart.sh, which must have run before.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH="$PWD/.venv/bin:$PATH"
@@ -16,7 +16,6 @@ cached=(train:prior=cached "path:prior_cache=$priors")
 basicsr train -opt options/quickstart/2_pretrain.yml --force_yml name=quickstart_cached_2_pretrain "${cached[@]}"
 basicsr train -opt options/quickstart/3_finetune.yml --force_yml name=quickstart_cached_3_finetune "${cached[@]}" \
     "path:pretrain_network_g=${models}_2_pretrain/models/net_g_latest.pth"
-basicsr test -opt options/test/quickstart.yml
 basicsr test -opt options/test/quickstart.yml --force_yml name=quickstart_cached \
     "path:pretrain_network_g=${models}_2_pretrain/models/net_g_latest.pth" \
     "path:pretrain_network_experts=${models}_3_finetune/models/net_g_latest.pth"
