@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lorair_arch.archs import lorair_arch as arch
+from lorair_arch.archs import merging
 from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.archs.routing import route
@@ -132,7 +133,7 @@ def test_merged_networks_are_kept_once_few_and_not_in_training():
     for expert in (*range(6), 5):
         before = dict(net._merged)
         net(lq, prior, torch.eye(6)[expert : expert + 1])
-        assert len(net._merged) == min(expert + 1, arch._KEPT_NETWORKS)
+        assert len(net._merged) == min(expert + 1, merging._KEPT_NETWORKS)
     assert net._merged[5][1] is before[5][1]
     merged, plain = net._merged[5][1], LoRAIR(**TINY)
     assert merged.state_dict().keys() == plain.state_dict().keys()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
+from lorair_arch.archs.expert_conv import make_conv
+from lorair_arch.archs.merging import Merging
 from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
 from lorair_arch.archs.routing import Routing, route
 from lorair_arch.archs.strips import strips
@@ -18,8 +19,6 @@ from lorair_arch.errors import OptionsError
 # Up to this many pixels for each channel a level keeps its batch together, its images with weights of their own; above,
 # images that share their experts run through it as a group: fewer bytes at a time, which the caches reward.
 _BATCH_PIXELS = 32
-# Merged networks that inference keeps; each has the size of the plain network.
-_KEPT_NETWORKS = 4
 
 
 class Stage(nn.Module):
@@ -43,7 +42,7 @@ class Stage(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class LoRAIR(nn.Module):
+class LoRAIR(Merging):
     """Restores images, guided by a degradation prior ("Taming Low-Rank Experts ...", arXiv 2410.15385, section 3).
 
     Args:
@@ -81,7 +80,6 @@ class LoRAIR(nn.Module):
             'local_pool_size': local_pool_size,
             'img_channel': img_channel,
         }
-        self._merged: dict[int, tuple[tuple, LoRAIR]] = {}
         self.img_channel, self.prior_dim = img_channel, prior_dim
         self.top_k = lora.get('top_k', 1) if lora else None
         self.num_experts = lora['num_experts'] if lora else None
@@ -125,55 +123,11 @@ class LoRAIR(nn.Module):
         if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
             expert, *others = set(logits.argmax(dim=1).tolist())
             if not others:
-                return self._kept(expert)(lq, prior)
+                return self.kept(expert)(lq, prior)
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
         return self._restore(lq[order], prior[order], routing)[order.argsort()]
-
-    @torch.no_grad()
-    def merge(self, expert: int) -> LoRAIR:
-        """Builds the plain network that one expert makes of this one.
-
-        Args:
-            expert: Index of the expert.
-
-        Returns:
-            A network without experts, in evaluation mode; weights that experts do not change are shared with this one.
-        """
-        state_dict = {key: value for key, value in self.state_dict().items() if not key.endswith(('lora_A', 'lora_B'))}
-        logits = F.one_hot(torch.tensor([expert], device=self.intro.weight.device), self.num_experts).float()
-        routing, _ = route(logits, 1)
-        for name, module in self.named_modules():
-            if isinstance(module, ExpertConv2d):
-                state_dict[f'{name}.weight'] = module.merged_weights(routing)[0]
-        with torch.device('meta'):
-            plain = LoRAIR(**self.plain_settings)
-        plain.load_state_dict(state_dict, assign=True)
-        return plain.eval()
-
-    def _kept(self, expert: int) -> LoRAIR:
-        """Gives the merged network of an expert, the one kept if no weight has changed since; the oldest goes first."""
-        # nn.Module.parameters() looks for duplicates, which takes as long again
-        params = (p for module in self.modules() for p in module._parameters.values() if p is not None)
-        state = tuple((p.data_ptr(), None if p.is_inference() else p._version) for p in params)
-        kept, net = self._merged.pop(expert, (None, None))
-        if kept != state:
-            net = self.merge(expert)
-        self._merged[expert] = (state, net)
-        while len(self._merged) > _KEPT_NETWORKS:
-            del self._merged[next(iter(self._merged))]
-        return net
-
-    def __getstate__(self) -> dict:
-        """A copy, or a pickled network, makes merged networks of its own."""
-        return super().__getstate__() | {'_merged': {}}
-
-    def train(self, mode: bool = True) -> LoRAIR:
-        """Sets the mode; training gives back the memory of the merged networks."""
-        if mode:
-            self._merged.clear()
-        return super().train(mode)
 
     def _restore(self, lq: Tensor, prior: Tensor, routing: Routing | None) -> Tensor:
         height, width = lq.shape[-2:]
