@@ -14,6 +14,16 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
+from tests.miniature import write_data, write_weights  # noqa: E402
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with data and weights, where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    write_weights(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,8 @@ import torch
 
 from lorair_arch.errors import OptionsError
 from lorair_arch.running import pipeline
-from tests.miniature import stage, write_data, write_options, write_weights
+from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data and weights, where the test runs."""
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    write_weights(tmp_path)
-    return tmp_path
 
 
 def options(name, images, accumulate):

@@ -11,19 +11,10 @@ from basicsr.models import build_model
 from lorair_arch.errors import NumericsError
 from lorair_arch.models.stepping import Stepping
 from lorair_arch.running import pipeline
-from tests.miniature import run, stage, write_data, write_options, write_weights
+from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
 NAN = float('nan')
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data and weights, where the test runs."""
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    write_weights(tmp_path)
-    return tmp_path
 
 
 def build(name, **train):

@@ -19,17 +19,8 @@ from lorair_arch.running.board import Board
 from lorair_arch.running.checkpoints import disk_errors
 from lorair_arch.running.console import session
 from lorair_arch.utils.files import load_file, save_file
-from tests.miniature import stage, write_data, write_options, write_weights
+from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data and weights, where the test runs."""
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    write_weights(tmp_path)
-    return tmp_path
 
 
 def options(name='sr', save_checkpoint_freq=1, **more):

@@ -11,19 +11,11 @@ from lorair_arch.models.compiling import compile_training
 from lorair_arch.running.pipeline import run
 from lorair_arch.utils.checkpoint import load_file
 from tests import tiny
-from tests.miniature import stage, write_data, write_options, write_weights
+from tests.miniature import stage, write_options
 
 recent = pytest.mark.skipif(
     not hasattr(compiling.config, 'force_non_lazy_backward_lowering'), reason='this PyTorch is older than the option'
 )
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    write_weights(tmp_path)
-    return tmp_path
 
 
 def train(folder, name, **settings):

@@ -11,19 +11,10 @@ from lorair_arch import cli
 from lorair_arch.errors import Interrupted
 from lorair_arch.running import pipeline
 from lorair_arch.running.supervisor import Supervisor
-from tests.miniature import run, stage, write_data, write_options, write_weights
+from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
 NUMBERS = signal.SIGINT, signal.SIGTERM
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data and weights, where the test runs."""
-    monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    write_weights(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
