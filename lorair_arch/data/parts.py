@@ -14,7 +14,7 @@ from lorair_arch.data.images import read_bytes
 from lorair_arch.data.mistakes import Mistake
 from lorair_arch.data.named import NamedDataset
 from lorair_arch.data.pairing import compile_match, match_keys
-from lorair_arch.data.sources import checked, choose
+from lorair_arch.data.sources import checked, choose, class_of
 from lorair_arch.data.stores import Lmdb, Store, find_store
 from lorair_arch.errors import LoRAIRError
 from lorair_arch.running.loaders import build_dataset
@@ -93,7 +93,7 @@ class Finder:
         part = Part(options['name'], f'{i}', training, gt_size)
         try:
             source = checked(options['sources'][i], where)
-            part.source = source.get('degradation') or source['degrade']['type']
+            part.source = class_of(source) or ''
             gt = self._store(source['dataroot_gt'])
             lq = self._store(source['dataroot_lq']) if 'dataroot_lq' in source else None
             chosen, mistakes = choose(source.get('meta_info_file'), gt) if gt else (None, [])

@@ -23,9 +23,10 @@ class Source:
 
     Args:
         options: `dataroot_gt` and either `dataroot_lq` (a folder or an LMDB each) or `degrade` (see
-            `degradations.build_degradation`). `degradation` names the class; by default it is the type of `degrade`.
-            `meta_info_file` restricts the source to the ground truths it lists. `match` is a regular expression whose
-            group is what the names of a pair have in common; several inputs may share one ground truth.
+            `degradations.build_degradation`). `degradation` names the class; by default it is the type of `degrade`,
+            if that is a single one. `meta_info_file` restricts the source to the ground truths it lists. `match` is a
+            regular expression whose group is what the names of a pair have in common; several inputs may share one
+            ground truth.
         where: the key that holds the options, for messages.
 
     Attributes:
@@ -41,7 +42,7 @@ class Source:
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         options = checked(options, where)
         self.degrade = build_degradation(options['degrade'], f'{where}.degrade') if 'degrade' in options else None
-        self.degradation = options.get('degradation', options.get('degrade', {}).get('type'))
+        self.degradation = class_of(options)
         if not isinstance(self.degradation, str):
             raise OptionsError(f'{where}: degradation (the name of the class) is missing')
         self.weight = options.get('weight')
@@ -87,6 +88,12 @@ class Source:
     def load_lq(self, index: int, look: Look) -> np.ndarray:
         """Decodes the degraded image alone, as `load` does."""
         return self._lq.load(self._pairs[index][0], look)
+
+
+def class_of(options: Mapping[str, Any]) -> Any:
+    """Gives the name of a source's class: as it says or, where one degradation is made on the fly, the type of that."""
+    degrade = options.get('degrade')
+    return options.get('degradation') or (degrade.get('type') if isinstance(degrade, Mapping) else None)
 
 
 def choose(meta_info_file: str | None, gt: Store) -> tuple[list[str] | None, list[Mistake]]:

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import torch
 
+from lorair_arch.data.sources import class_of
 from lorair_arch.utils.option_schema.specs import Report, show
 from lorair_arch.utils.option_schema.training import FINETUNE, PRETRAIN, ROUTER
 
@@ -128,7 +129,7 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
         if count != expected:
             report(where, f'found {count}, expected {expected}, as many as {first}')
     sources = {
-        f'datasets.{phase}.sources[{i}].degradation': source.get('degradation') or source['degrade']['type']
+        f'datasets.{phase}.sources[{i}].degradation': class_of(source)
         for phase, dataset in opt['datasets'].items()
         for i, source in enumerate(dataset.get('sources') or [] if names else [])
     }

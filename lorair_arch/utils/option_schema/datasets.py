@@ -118,7 +118,7 @@ def _check_source(source: dict[str, Any], where: str, report: Report) -> None:
     except OptionsError as error:
         place, _, what = str(error).partition(': ')
         report(place, what)
-    if 'degrade' not in source and 'degradation' not in source:
+    if 'degradation' not in source and isinstance(source.get('degrade', []), list):  # a single one has its own name
         report(f'{where}.degradation', 'missing, expected the name of a degradation')
 
 

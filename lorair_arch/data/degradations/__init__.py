@@ -1,27 +1,38 @@
-"""Degradations by name, and the check of their options."""
+"""Degradations by name, alone or one after the other, and the check of their options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lorair_arch.data import camera, weather
 from lorair_arch.data.checks import check_keys, did_you_mean
 from lorair_arch.errors import OptionsError
 
+from . import blur, camera, weather
+
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def clean(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gives the image as it is: what is good already must be recognised, and come back unchanged."""
+    return image.copy()
+
 
 DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
     function.__name__: function
     for function in (
+        clean,
         camera.noise,
-        camera.blur,
-        camera.motion_blur,
+        camera.sensor_noise,
+        camera.camera_noise,
         camera.lowlight,
         camera.jpeg,
+        blur.blur,
+        blur.defocus,
+        blur.motion_blur,
         weather.rain,
         weather.haze,
         weather.snow,
@@ -31,23 +42,35 @@ DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
 
 # What each parameter may be; the functions' own defaults are the usual ranges.
 LIMITS: dict[str, dict[str, tuple[float, float]]] = {
+    'clean': {},
     'noise': {'sigma': (0, 255)},
+    'sensor_noise': {'shot': (0, 1), 'read': (0, 255)},
+    'camera_noise': {'shot': (0, 1), 'read': (0, 255), 'quality': (1, 100)},
+    'lowlight': {
+        'gamma': (1, 10),
+        'alpha': (0, 1),
+        'beta': (0, 1),
+        'cast': (0, 1),
+        'shot': (0, 1),
+        'sigma': (0, 255),
+    },
+    'jpeg': {'quality': (1, 100), 'shift': (0, 7)},
     'blur': {'sigma': (0.1, 50)},
-    'motion_blur': {'length': (1, 200), 'angle': (-360, 360)},
-    'lowlight': {'gamma': (1, 10), 'alpha': (0, 1), 'beta': (0, 1), 'sigma': (0, 255)},
-    'jpeg': {'quality': (1, 100)},
-    'rain': {'density': (0, 1), 'length': (1, 200), 'angle': (-360, 360), 'intensity': (0, 1)},
-    'haze': {'beta': (0, 20), 'airlight': (0, 1)},
+    'defocus': {'radius': (0, 100)},
+    'motion_blur': {'length': (1, 200), 'angle': (-360, 360), 'bend': (0, 360)},
+    'rain': {'density': (0, 1), 'length': (1, 200), 'width': (0.1, 20), 'angle': (-360, 360), 'intensity': (0, 1)},
+    'haze': {'beta': (0, 20), 'airlight': (0, 1), 'tint': (0, 1)},
     'snow': {'density': (0, 1), 'size': (0.5, 50), 'intensity': (0, 1)},
     'raindrop': {'number': (0, 10_000), 'radius': (1, 200)},
 }
 
 
-def build_degradation(options: Mapping[str, Any], where: str = 'degrade') -> Degradation:
+def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str = 'degrade') -> Degradation:
     """Makes a function `(image, rng) -> image` of options such as `{type: noise, sigma: [15, 50]}`.
 
     Args:
-        options: `type`, a name in `DEGRADATIONS`, and any of its parameters, each a number or `[low, high]`.
+        options: `type`, a name in `DEGRADATIONS`, and any of its parameters, each a number or `[low, high]`; or a list
+            of such mappings, which are applied one after the other.
         where: the key that holds the options, for messages.
 
     Returns:
@@ -56,6 +79,12 @@ def build_degradation(options: Mapping[str, Any], where: str = 'degrade') -> Deg
     Raises:
         OptionsError: for an unknown type or parameter, or a value that is not a range within its limits.
     """
+    if isinstance(options, (list, tuple)) and options:
+        return partial(_one_after_the_other, [_build_one(step, f'{where}[{i}]') for i, step in enumerate(options)])
+    return _build_one(options, where)
+
+
+def _build_one(options: Mapping[str, Any], where: str) -> Degradation:
     if not isinstance(options, Mapping) or 'type' not in options:
         raise OptionsError(f'{where}: expected a mapping such as {{type: noise, sigma: [15, 50]}}, found {options!r}')
     name = options['type']
@@ -65,6 +94,12 @@ def build_degradation(options: Mapping[str, Any], where: str = 'degrade') -> Deg
     parameters = {key: value for key, value in options.items() if key != 'type'}
     ranges = {key: _range(value, f'{where}.{key}', *LIMITS[name][key]) for key, value in parameters.items()}
     return partial(DEGRADATIONS[name], **ranges)
+
+
+def _one_after_the_other(steps: list[Degradation], image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    for step in steps:
+        image = step(image, rng)
+    return image
 
 
 def _range(value: Any, where: str, lowest: float, highest: float) -> tuple[float, float]:

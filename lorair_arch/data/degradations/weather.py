@@ -9,62 +9,67 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .camera import Range, line_kernel
+from .blur import line_kernel
+from .camera import Range
 
 
 def rain(
     image: np.ndarray,
     rng: np.random.Generator,
-    density: Range = (0.002, 0.008),
+    density: Range = (0.001, 0.006),
     length: Range = (20, 50),
+    width: Range = (0.7, 1.5),
     angle: Range = (60, 120),
-    intensity: Range = (0.5, 0.9),
+    intensity: Range = (0.3, 0.8),
 ) -> np.ndarray:
-    """Adds rain streaks: sparse noise, blurred along one direction, screened over the image.
+    """Adds rain streaks: sparse noise, blurred along one direction, added to the image.
 
     Sources: Garg and Nayar, "Photorealistic Rendering of Rain Streaks", SIGGRAPH 2006 (drops appear as streaks along
     their path, brighter than what is behind); Yang et al., "Deep Joint Rain Detection and Removal", CVPR 2017
-    (Rain100L/H: streak layers added to the clean image). Each image has one direction, as in Rain100L.
+    (Rain100L/H: streak layers added to the clean image, whatever its brightness). Each image has one direction.
 
     Args:
         image: RGB, float32 [H, W, 3] in [0, 1].
         rng: the only source of randomness.
         density: share of pixels in which a streak is centred.
         length: length of the streaks in pixels.
+        width: their width in pixels.
         angle: direction of fall in degrees, counter-clockwise from horizontal (90 is vertical).
-        intensity: opacity of the brightest streaks (0 to 1).
+        intensity: brightness of the brightest streaks (0 to 1).
     """
     amount, longest, direction = rng.uniform(*density), rng.uniform(*length), rng.uniform(*angle)
-    opacity = np.float32(rng.uniform(*intensity))
+    across, brightest = rng.uniform(*width), np.float32(rng.uniform(*intensity))
     for near in (1, 0.6, 0.35):
         # Far drops are smaller, fainter and more numerous; the ends of every streak fade out.
-        streak = line_kernel(longest * near, direction)
-        streak = cv2.GaussianBlur(streak, (0, 0), 0.7 * near) * _window(streak.shape[0])
-        layer = _scatter(image.shape, rng, amount / near, streak / streak.max())
-        image = _screen(image, opacity * np.float32(near) * layer)
-    return image
+        streak = np.pad(line_kernel(longest * near, direction), int(np.ceil(across)))
+        streak = cv2.GaussianBlur(streak, (0, 0), across * near / 2 + 0.2) * _window(streak.shape[0])
+        image = image + brightest * np.float32(near) * _scatter(image.shape, rng, amount / near, streak / streak.max())
+    return np.clip(image, 0, 1)
 
 
 def haze(
-    image: np.ndarray, rng: np.random.Generator, beta: Range = (0.6, 1.8), airlight: Range = (0.7, 1)
+    image: np.ndarray,
+    rng: np.random.Generator,
+    beta: Range = (0.6, 2.2),
+    airlight: Range = (0.7, 1),
+    tint: Range = (0, 0.08),
 ) -> np.ndarray:
     """Adds haze by atmospheric scattering: J * t + A * (1 - t), t = exp(-beta * depth).
 
     Source: Li et al., "Benchmarking Single-Image Dehazing and Beyond" (RESIDE), TIP 2019: its ranges of beta and A.
-    The depth, in [0, 1], is made up: it grows from the bottom to the top, with smooth bumps.
+    The depth, in [0, 1], is made up: it grows towards one side, mostly the top, with bumps whose borders follow the
+    edges of the image (He et al., "Guided Image Filtering", ECCV 2010).
 
     Args:
         image: RGB, float32 [H, W, 3] in [0, 1].
         rng: the only source of randomness.
         beta: scattering coefficient, per unit of depth.
         airlight: A, brightness of the haze itself (0 to 1).
+        tint: by how much the weakest channel of the haze is darker than the strongest (0 to 1).
     """
-    height, width = image.shape[:2]
-    bumps = cv2.resize(rng.random((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    ramp = np.linspace(1, 0, height, dtype=np.float32)[:, None]
-    depth = np.clip(0.2 + 0.5 * ramp + 0.4 * bumps, 0, 1)[..., None]
-    seen = np.exp(-np.float32(rng.uniform(*beta)) * depth)
-    return np.clip(image * seen + np.float32(rng.uniform(*airlight)) * (1 - seen), 0, 1)
+    light = rng.uniform(*airlight) * (1 - rng.uniform(*tint) * rng.permutation([0, rng.random(), 1]))
+    seen = np.exp(-np.float32(rng.uniform(*beta)) * _depth(image, rng))[..., None]
+    return np.clip(image * seen + light.astype(np.float32) * (1 - seen), 0, 1)
 
 
 def snow(
@@ -120,6 +125,22 @@ def raindrop(
     mask = cv2.GaussianBlur(mask, (0, 0), 1.5)[..., None]
     behind = cv2.GaussianBlur(image, (0, 0), 6)[::-1, ::-1]
     return np.clip(image * (1 - mask) + mask * (0.1 + 0.9 * behind), 0, 1)
+
+
+def _depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Makes up a depth for each pixel: float32 [H, W] in [0, 1]."""
+    height, width = image.shape[:2]
+    bumps = cv2.resize(rng.random((5, 5), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    y = np.linspace(1, 0, height, dtype=np.float32)[:, None]
+    x = np.linspace(0, 1, width, dtype=np.float32) * np.float32(rng.uniform(-0.5, 0.5))
+    near, slope, rough = rng.uniform(0, 0.5), rng.uniform(0, 0.8), rng.uniform(0.1, 0.8)
+    depth = near + slope * (y + x) + rough * (bumps - 0.5)
+    # the guided filter: in every window the depth is a linear function of the grey image
+    grey, window = image.mean(axis=2), (max(3, min(height, width) // 8),) * 2
+    mean_i, mean_d, mean_id, mean_ii = (cv2.blur(a, window) for a in (grey, depth, grey * depth, grey * grey))
+    slopes = (mean_id - mean_i * mean_d) / (mean_ii - mean_i * mean_i + 1e-3)
+    depth = cv2.blur(slopes, window) * grey + cv2.blur(mean_d - slopes * mean_i, window)
+    return np.clip(depth, 0, 1).astype(np.float32)
 
 
 def _scatter(shape: tuple[int, ...], rng: np.random.Generator, density: float, stamp: np.ndarray) -> np.ndarray:

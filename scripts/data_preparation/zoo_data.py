@@ -1,0 +1,85 @@
+"""Writes the LMDBs that the weights of the zoo are trained on, from two folders of good photographs.
+
+    python scripts/data_preparation/zoo_data.py --train BSDS500/train --val BSDS500/val
+
+makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are, and datasets/zoo/pieces.lmdb: the
+training photographs whole and in pieces of several sizes, from which the router learns to judge images of any size.
+They are degraded on the fly, so nothing else is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.stores import open_store
+from lorair_arch.errors import DataError, LoRAIRError
+
+SIZES = (
+    96,
+    128,
+    192,
+    256,
+)  # of the pieces in pixels: the router sees crops of the restorer's training, and photographs
+SEED = 0
+
+
+def make_zoo_data(train: str, val: str, out: Path) -> None:
+    """Writes the three LMDBs.
+
+    Args:
+        train: a folder of photographs, at least 96 pixels wide and high.
+        val: another folder; a photograph that is in both is refused.
+        out: the folder of the LMDBs.
+
+    Raises:
+        LoRAIRError: for damaged or repeated photographs, or LMDBs that exist already.
+    """
+    stores = {'train': open_store(train), 'val': open_store(val)}
+    seen: dict[bytes, str] = {}
+    for store in stores.values():
+        for key in store.keys:
+            with store.opened(key) as content:
+                before = seen.setdefault(bytes(content), store.path(key))
+            if before != store.path(key):
+                raise DataError(f"'{before}' and '{store.path(key)}' are the same photograph: remove one of them")
+    for name, store in stores.items():
+        with LmdbWriter(f'{out}/{name}.lmdb', compressed=False) as lmdb:
+            for key in tqdm(store.keys, unit='photo', desc=name):
+                lmdb.put(key.replace('.', '_'), store.load(key))
+    with LmdbWriter(f'{out}/pieces.lmdb', compressed=False) as lmdb:
+        for number, key in enumerate(tqdm(stores['train'].keys, unit='photo', desc='pieces')):
+            rng = np.random.default_rng([SEED, number])
+            for size, piece in pieces(stores['train'].load(key), rng):
+                lmdb.put(f'{key.replace(".", "_")}_{size}', piece)
+
+
+def pieces(image: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Gives the image, and a piece of it of every size that fits, at a random place."""
+    yield 'whole', image
+    height, width = image.shape[:2]
+    for size in SIZES:
+        if size <= min(height, width):
+            top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+            yield str(size), image[top : top + size, left : left + size]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--train', required=True, help='folder of the photographs to train on')
+    parser.add_argument('--val', required=True, help='folder of the photographs to validate with')
+    parser.add_argument('--out', type=Path, default='datasets/zoo', help='folder of the LMDBs (%(default)s)')
+    args = parser.parse_args()
+    try:
+        make_zoo_data(args.train, args.val, args.out)
+    except LoRAIRError as error:
+        parser.exit(2, f'error: {error}\n')
+
+
+if __name__ == '__main__':
+    main()
