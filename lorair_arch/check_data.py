@@ -48,7 +48,7 @@ def check_data(file: str) -> Report:
         OptionsError: The options of the data sets are wrong.
     """
     finder = Finder()
-    parts = [part for options in _datasets(file).values() for part in finder.parts(options)]
+    parts = [part for options in datasets_of(file).values() for part in finder.parts(options)]
     facts = _read(parts)
     problems, warnings = finder.problems, finder.warnings
     problems += [fact for fact in facts.values() if isinstance(fact, str)]
@@ -60,7 +60,8 @@ def check_data(file: str) -> Report:
     return Report(_table(parts, facts), list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)), len(facts))
 
 
-def _datasets(file: str) -> dict[str, Any]:
+def datasets_of(file: str) -> dict[str, Any]:
+    """Checks and completes the options of the data sets in a file, whatever else is wrong in it."""
     opt, mistakes = read_yaml(file), []
     sets = opt.get('datasets')
     is_train = isinstance(sets, dict) and 'train' in sets

@@ -28,7 +28,7 @@ _SMALLEST_TILE = 32
 class Restorer:
     """Restores images of any size, one at a time.
 
-    >>> restorer = Restorer.from_pretrained('results/quickstart/weights')
+    >>> restorer = Restorer.from_pretrained('lorair-tiny')
     >>> restored = restorer(image)  # image and restored: [H, W, 3], RGB
 
     Args:
@@ -56,12 +56,13 @@ class Restorer:
         """Loads trained weights, of this project or of the official release.
 
         Args:
-            name_or_path: A folder of weights, or a list of files: the router, the restorer and its experts, in any
-                order (they are recognised by what is in them). Averaged weights (EMA) are preferred.
+            name_or_path: 'lorair-tiny', the weights that come with the package; or a folder of weights, or a list of
+                files: the router, the restorer and its experts, in any order (they are recognised by what is in
+                them). Averaged weights (EMA) are preferred.
             device: Where to run, such as 'cpu' or 'cuda:1'; by default the GPU, if there is one.
 
         Raises:
-            CheckpointError: A file is missing or damaged, or the files do not belong together.
+            CheckpointError: A file is missing or damaged, the files do not belong together, or the name is unknown.
             OptionsError: There is no such device.
         """
         return cls(*load_networks(name_or_path), device=device)

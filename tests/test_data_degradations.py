@@ -19,7 +19,7 @@ PSNR = {
     'sensor_noise': (15, 50),
     'camera_noise': (15, 50),
     'blur': (18, 50),
-    'defocus': (15, 50),
+    'defocus': (12, 60),
     'motion_blur': (15, 50),
     'lowlight': (5, 18),
     'jpeg': (22, 45),

@@ -14,7 +14,9 @@ logger = logging.getLogger('lorair_arch')
 
 def add(verbs) -> None:
     """Adds `data` to the verbs of `lorair`."""
-    data = verbs.add_parser('data', help='check data, prepare priors', description='Checks and prepares data.')
+    data = verbs.add_parser(
+        'data', help='check and show data, prepare priors', description='Checks, shows and prepares data.'
+    )
     verbs = data.add_subparsers(title='commands', metavar='COMMAND', required=True)
     example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
@@ -24,6 +26,14 @@ def add(verbs) -> None:
     what = 'read every image that an options file names and list all that is wrong'
     verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check)
     verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
+    example = 'lorair data show -opt options/zoo/2_pretrain.yml -o sheet.png'
+    what = 'draw samples of an options file as training will see them'
+    verb = add_verb(verbs, 'show', what, example, _show)
+    verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
+    verb.add_argument('-o', '--output', required=True, metavar='OUT', help='the picture: *.png or *.jpg')
+    verb.add_argument('--dataset', default='train', metavar='KEY', help='train, val, test_1, ...; default: train')
+    verb.add_argument('--samples', type=int, default=4, metavar='N', help='of each degradation; default: 4')
+    verb.add_argument('--seed', type=int, default=0, metavar='N', help='another one shows other samples')
 
 
 def _cache_priors(args: argparse.Namespace) -> None:
@@ -54,6 +64,21 @@ def _check(args: argparse.Namespace) -> None:
         logger.info(f'{report.images} images read: {", ".join(counts)}')
     if report.problems:
         raise DataError('\n'.join(report.problems))
+
+
+def _show(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    import lorair_arch
+
+    lorair_arch.register()
+    load_plugins()
+    from lorair_arch.data.show import show_data
+    from lorair_arch.utils.photos import Photo, write_photo
+
+    sheet = np.asarray(show_data(args.opt, args.dataset, args.samples, args.seed))
+    write_photo(args.output, Photo(sheet, None))
+    logger.info(f'{args.output}: {sheet.shape[1]} x {sheet.shape[0]} pixels')
 
 
 def _count(lines: list[str], what: str) -> str:

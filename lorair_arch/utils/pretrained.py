@@ -11,6 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 import lorair_arch.archs  # noqa: F401 (registers the networks)
+from lorair_arch import zoo
 from lorair_arch.errors import CheckpointError, LoRAIRError
 from lorair_arch.utils.checkpoint import infer_network, kind_of, load_into, state_dict_of
 from lorair_arch.utils.recognise import describe
@@ -66,7 +67,8 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     Where a file has averaged weights (EMA), those are taken.
 
     Args:
-        paths: Folders or files: one router and one restorer and, for a restorer without experts of its own, experts.
+        paths: A name in the zoo, or folders or files: one router and one restorer and, for a restorer without experts
+            of its own, experts.
 
     Returns:
         The router, the restorer, both on the CPU in evaluation mode, and the names of the degradations.
@@ -138,7 +140,7 @@ def _names(files: dict[str, Weights]) -> str:
 
 def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     files = []
-    for path in map(Path, paths):
+    for path in map(zoo.located, paths):
         if not path.is_dir():
             files.append(path)
             continue

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Makes the weights of the zoo, lorair-tiny, by their recipe (options/zoo): data, router, restorer, experts, and packs
+# them into half precision. Many hours on a few CPU cores; started again it continues where it was stopped.
+#
+#   bash scripts/train_zoo.sh --train PHOTOS --val OTHER_PHOTOS [--out FOLDER]
+#   bash scripts/train_zoo.sh --smoke        # a trial of every step in minutes, on photographs of scikit-image
+#
+# Everything is written to the current folder (datasets/zoo, experiments, zoo); --out says where the weights go.
+set -euo pipefail
+repo=$(cd "$(dirname "$0")/.." && pwd)
+usage() { sed -n '5,6s/^# *//p' "$0" >&2; exit 2; }
+step() { printf '\n== %s\n' "$*"; }
+
+train= val= out=zoo/lorair-tiny short=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --train) train=${2:?--train needs a folder}; shift 2 ;;
+        --val) val=${2:?--val needs a folder}; shift 2 ;;
+        --out) out=${2:?--out needs a folder}; shift 2 ;;
+        --smoke)
+            short=(--force_yml train:total_iter=2 val:val_freq=1000 logger:print_freq=1 logger:save_checkpoint_freq=2)
+            shift ;;
+        *) usage ;;
+    esac
+done
+bash "$repo/scripts/setup_env.sh"
+PATH="$repo/.venv/bin:$PATH"
+if [[ ${#short[@]} -gt 0 ]]; then
+    cd "$(mktemp -d)"
+    trap "rm -rf '$PWD'" EXIT
+    python - <<'PYTHON'
+from pathlib import Path
+
+import skimage
+from PIL import Image
+
+photos = Path(skimage.__file__).parent / 'data'
+for split, names in {'train': ('coffee.png', 'motorcycle_left.png'), 'val': ('rocket.jpg',)}.items():
+    Path(split).mkdir()
+    for name in names:
+        photo = Image.open(photos / name).convert('RGB')
+        photo.thumbnail((300, 300))
+        photo.save(Path(split) / name)
+PYTHON
+    train=train val=val
+fi
+[[ -n $train && -n $val ]] || usage
+
+step "Data"
+[[ -d datasets/zoo/pieces.lmdb ]] || python "$repo/scripts/data_preparation/zoo_data.py" --train "$train" --val "$val"
+
+step "Training: router, restorer, experts"
+basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${short[@]+"${short[@]}"}
+
+step "Packing into $out"
+pack() { lorair convert "$@" --half --degradations clean noise rain haze blur lowlight jpeg; }
+models=experiments/zoo_tiny
+pack ${models}_1_router/models/net_router_latest.pth "$out/router.safetensors"
+pack ${models}_2_pretrain/models/net_g_latest.pth "$out/restorer.safetensors"
+pack ${models}_3_finetune/models/net_g_latest.pth "$out/experts.safetensors"
+du -cb "$out"/*.safetensors
