@@ -18,7 +18,7 @@ while [[ $# -gt 0 ]]; do
         --val) val=${2:?--val needs a folder}; shift 2 ;;
         --out) out=${2:?--out needs a folder}; shift 2 ;;
         --smoke)
-            short=(--force_yml train:total_iter=2 val:val_freq=1000 logger:print_freq=1 logger:save_checkpoint_freq=2)
+            short=(--force_yml datasets:train:batch_size_per_gpu=2 train:total_iter=2 val:val_freq=1000 logger:print_freq=1 logger:save_checkpoint_freq=2)
             shift ;;
         *) usage ;;
     esac
@@ -56,6 +56,6 @@ step "Packing into $out"
 pack() { lorair convert "$@" --half --degradations clean noise rain haze blur lowlight jpeg; }
 models=experiments/zoo_tiny
 pack ${models}_1_router/models/net_router_latest.pth "$out/router.safetensors"
-pack ${models}_2_pretrain/models/net_g_latest.pth "$out/restorer.safetensors"
+pack ${models}_2_pretrain/models/net_g_latest.pth "$out/base.safetensors"
 pack ${models}_3_finetune/models/net_g_latest.pth "$out/experts.safetensors"
 du -cb "$out"/*.safetensors

@@ -30,7 +30,5 @@ def located(name_or_path: str | os.PathLike) -> Path:
         return path
     if str(path) not in names():
         known = ', '.join(names()) or 'none'
-        raise CheckpointError(
-            f'there are no weights {str(path)!r}: neither a file or folder here, nor in the zoo ({known})'
-        )
+        raise CheckpointError(f'{str(path)!r} is neither a file nor a folder, nor the name of weights: {known}')
     return _ROOT / path
