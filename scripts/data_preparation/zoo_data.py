@@ -2,9 +2,10 @@
 
     python scripts/data_preparation/zoo_data.py --train BSDS500/train --val BSDS500/val
 
-makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are, and datasets/zoo/pieces.lmdb: the
-training photographs whole and in pieces of several sizes, from which the router learns to judge images of any size.
-They are degraded on the fly, so nothing else is needed.
+makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are; datasets/zoo/pieces.lmdb, the
+training photographs whole and in pieces of several sizes, from which the router learns to judge images of any size; and
+datasets/zoo/val_few.txt, the validation photographs for use during training. They are degraded on the fly, so nothing
+else is needed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ SIZES = (
     192,
     256,
 )  # of the pieces in pixels: the router sees crops of the restorer's training, and photographs
+EVERY = 4  # a restorer takes seconds for each validation photograph
 SEED = 0
 
 
@@ -52,6 +54,8 @@ def make_zoo_data(train: str, val: str, out: Path) -> None:
         with LmdbWriter(f'{out}/{name}.lmdb', compressed=False) as lmdb:
             for key in tqdm(store.keys, unit='photo', desc=name):
                 lmdb.put(key.replace('.', '_'), store.load(key))
+    few = [f'{key.replace(".", "_")}.png\n' for key in stores['val'].keys[::EVERY]]
+    (out / 'val_few.txt').write_text(''.join(few), encoding='utf-8')
     with LmdbWriter(f'{out}/pieces.lmdb', compressed=False) as lmdb:
         for number, key in enumerate(tqdm(stores['train'].keys, unit='photo', desc='pieces')):
             rng = np.random.default_rng([SEED, number])
