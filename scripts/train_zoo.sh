@@ -55,7 +55,7 @@ basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${short[@]+"${short[@
 step "Packing into $out"
 pack() { lorair convert "$@" --half --degradations clean noise rain haze blur lowlight jpeg; }
 models=experiments/zoo_tiny
-pack ${models}_1_router/models/net_router_latest.pth "$out/router.safetensors"
-pack ${models}_2_pretrain/models/net_g_latest.pth "$out/base.safetensors"
-pack ${models}_3_finetune/models/net_g_latest.pth "$out/experts.safetensors"
+pack ${models}_2_router/models/net_router_latest.pth "$out/router.safetensors"
+pack ${models}_3_pretrain/models/net_g_latest.pth "$out/base.safetensors"
+pack ${models}_4_finetune/models/net_g_latest.pth "$out/experts.safetensors"
 du -cb "$out"/*.safetensors

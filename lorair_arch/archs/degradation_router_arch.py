@@ -86,9 +86,11 @@ class DegradationRouter(nn.Module):
 
     def classify(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Gives logits [B, E] and prior [B, P] of views [B, 1 + g * g, 3, s, s]; see `views`."""
+        if self.grid == 1:
+            views = views[:, 1:]  # both show the whole image: once is enough
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_clip):
             embedding = self.clip(views.flatten(0, 1)).unflatten(0, views.shape[:2])
-        low, high = embedding[:, 0], embedding[:, 1:].mean(dim=1)
+        low, high = embedding[:, 0], embedding[:, -(self.grid**2) :].mean(dim=1)
         prior = self.prior_mlp(torch.cat([low, high], dim=1))
         return self.head(prior), prior
 
