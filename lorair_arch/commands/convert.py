@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from lorair_arch.commands.base import add_verb
+from lorair_arch.commands.base import add_overwrite, add_verb
 
 logger = logging.getLogger('lorair_arch')
 
@@ -21,6 +21,7 @@ def add(verbs) -> None:
     verb.add_argument('output', metavar='OUTPUT', help='*.safetensors or *.pth')
     verb.add_argument('--to', choices=('lorair', 'official'), default='lorair', help='whose names the weights get')
     verb.add_argument('--degradations', nargs='+', metavar='NAME', help='names to store along, in order of the classes')
+    add_overwrite(verb)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -29,4 +30,4 @@ def _convert(args: argparse.Namespace) -> None:
     lorair_arch.register()
     from lorair_arch.utils.convert import convert
 
-    logger.info(convert(args.input, args.output, args.to, args.degradations))
+    logger.info(convert(args.input, args.output, args.to, args.degradations, args.overwrite))
