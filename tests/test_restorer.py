@@ -12,7 +12,7 @@ from lorair_arch import Restorer
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
-from lorair_arch.restorer import restore_paths
+from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.tiling import restore_tiled
 from lorair_arch.utils.checkpoint import save_file
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
