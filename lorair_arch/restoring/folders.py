@@ -51,12 +51,11 @@ def restore_paths(
     """
     planned = plan(_path(input, 'input'), _path(output, 'output'), overwrite, str(output).endswith(('/', os.sep)))
     _announce(planned)
-    if not planned.jobs:
-        return
-    restorer = Restorer.from_pretrained(weights, device)
-    restorer.check(degradation, tile)
-    failures, restored, alone = [], 0, len(planned.jobs) == 1
-    for job in tqdm(planned.jobs, desc='Restoring', unit='image', disable=alone):
+    failures, restored, alone = list(planned.refused), 0, len(planned.jobs) == 1 and not planned.refused
+    if planned.jobs:
+        restorer = Restorer.from_pretrained(weights, device)
+        restorer.check(degradation, tile)
+    for job in tqdm(planned.jobs, desc='Restoring', unit='image', disable=len(planned.jobs) < 2):
         try:
             restored += _restore(job, restorer, degradation, tile, overwrite)
         except OutputError as error:
@@ -67,8 +66,10 @@ def restore_paths(
                 raise
             failures.append(str(error))
     if failures:
-        raise DataError(f'{len(failures)} of {len(planned.jobs)} images could not be restored:\n' + '\n'.join(failures))
-    logger.info(f'Restored {_images(restored)}: {planned.jobs[0].target if alone else output}')
+        count = len(planned.jobs) + len(planned.refused)
+        raise DataError(f'{len(failures)} of {count} images could not be restored:\n' + '\n'.join(failures))
+    if planned.jobs:
+        logger.info(f'Restored {_images(restored)}: {planned.jobs[0].target if alone else output}')
 
 
 def _path(path: str | Path, what: str) -> Path:

@@ -38,12 +38,14 @@ class Plan(NamedTuple):
         done: Not restored again, as the target exists.
         results: Images in an output folder within the input that an earlier run has made; not restored either.
         renamed: Those of `jobs` and `done` whose result has the whole name of the image, as others share its stem.
+        refused: A sentence for each image of the input that cannot be read.
     """
 
     jobs: list[Job]
     done: list[Job] = []
     results: list[Path] = []
     renamed: list[Job] = []
+    refused: list[str] = []
 
 
 def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = False) -> Plan:
@@ -111,7 +113,7 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
     if suffix in WRITABLE and not as_folder:
         return output
     if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is a file, but a folder is needed: choose another output")
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
     if suffix and not as_folder:
         raise OutputError(
             f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
@@ -124,15 +126,18 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
     if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
         raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
     if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is a file, but a folder is needed: choose another output")
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
     if _identity(output) == _identity(source):
         raise OutputError(
             f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
             f"such as '{output / 'restored'}'"
         )
     within = _Folder(output)
-    results, originals, taken = [], [], set()
+    results, originals, refused, taken = [], [], [], set()
     for name in natural_sort(image_files(str(source))):
+        if os.path.exists(source / name) and not os.path.isfile(source / name):  # a pipe would be waited for for ever
+            refused.append(f"cannot read '{source / name}': it is no file")
+            continue
         inner = within.relative(source / name)
         if inner is not None and is_marked(source / name):
             results.append(source / name)
@@ -140,13 +145,13 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
         originals.append(name)
         if inner is not None:  # an original in the output folder: no result gets its name
             taken.add(_folded(inner))
-    if not originals:
+    if not originals and not refused:
         what = f"no images beside the results in output '{output}'" if results else 'no images'
         raise DataError(f"input '{source}' holds {what}: check the paths")
     names = _names(originals, taken)
     jobs = [Job(source / name, output / target) for name, target in names.items()]
     renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _short(name)]
-    return Plan(jobs, results=results, renamed=renamed)
+    return Plan(jobs, results=results, renamed=renamed, refused=refused)
 
 
 class _Folder:
