@@ -92,11 +92,11 @@ def test_data_sets_of_basicsr_keep_their_folders(here):
     Path('list.txt').write_text('GOPR1/1.png (24,28,3)\nGOPR2/1.png (24,28,3)\n')
     opt = as_test(stage('pretrain'))
     opt['datasets']['test'] = {
-        'name': 'paired', 'type': 'PairedImageDataset', 'dataroot_lq': 'set', 'dataroot_gt': 'set',
-        'meta_info_file': 'list.txt', 'io_backend': {'type': 'disk'},
+        'name': 'single', 'type': 'SingleImageDataset', 'dataroot_lq': 'set', 'meta_info_file': 'list.txt',
+        'io_backend': {'type': 'disk'},
     }  # fmt: skip
     pipeline.run('test', write_options(here, opt))
-    folder = 'results/pretrain/visualization/paired'
+    folder = 'results/pretrain/visualization/single'
     check(folder, {f'GOPR{i}/1_pretrain.png': photo(i - 1, 24, 28) for i in (1, 2)})
 
 
