@@ -17,6 +17,7 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.images import to_float
 from lorair_arch.data.prior_cache import KIND, fingerprint, settings
 from lorair_arch.errors import OptionsError
+from lorair_arch.files import check_output
 from lorair_arch.utils.checkpoint import load_into, save_file, state_dict_of
 from lorair_arch.utils.option_schema.consistency import check_cacheable
 from lorair_arch.utils.option_schema.training import FINETUNE, PRETRAIN
@@ -26,12 +27,13 @@ from lorair_arch.utils.yaml_file import read_yaml
 logger = logging.getLogger('lorair_arch')
 
 
-def cache_priors(file: str, output: str | None = None) -> None:
+def cache_priors(file: str, output: str | None = None, overwrite: bool = False) -> None:
     """Writes prior and logits of every image that an options file trains on.
 
     Args:
         file: Options of pre-training or fine-tuning.
         output: Where to (`*.safetensors`); None: `path.prior_cache` of the options.
+        overwrite: Whether it may replace a file that exists, other than the router's weights.
 
     Raises:
         LoRAIRError: The options, the images or the router's weights are wrong, or the file cannot be written.
@@ -42,6 +44,8 @@ def cache_priors(file: str, output: str | None = None) -> None:
         raise OptionsError(f'{file}: path.prior_cache is missing: say there, or with -o, where the priors go')
     if not output.endswith('.safetensors'):
         raise OptionsError(f'the priors are to go to {output!r}: expected a name that ends in .safetensors')
+    weights = [path for key, path in opt['path'].items() if key.startswith('pretrain_network') and path]
+    check_output(output, overwrite, [file, *weights])
     images = _Images(AllInOneDataset(opt['datasets']['train']))
     state_dict, _ = state_dict_of(opt['path']['pretrain_network_router'], opt['path'].get('param_key_router', 'params'))
     options = dict(opt['network_router'])

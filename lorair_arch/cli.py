@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -48,7 +49,12 @@ def lorair(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for command in (restore, convert, export, data, benchmark):
         command.add(verbs)
-    return _main(parser, argv)
+    # the default would end the process without removing what it is writing
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _main(parser, argv)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:

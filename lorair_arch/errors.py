@@ -25,6 +25,10 @@ class DataError(LoRAIRError, ValueError):
     """An image, a pair of images or an LMDB cannot be used."""
 
 
+class OutputError(DataError):
+    """A file must not be written where it is to go, or cannot."""
+
+
 class CheckpointError(LoRAIRError, RuntimeError):
     """A file of weights cannot be read, written or does not fit the network."""
 

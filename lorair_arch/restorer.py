@@ -1,25 +1,18 @@
-"""Restores images with trained weights: `Restorer` for Python, `restore_paths` for the command."""
+"""Restores images with trained weights."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lorair_arch.data.checks import did_you_mean
-from lorair_arch.data.images import IMAGE_SUFFIXES, to_float
-from lorair_arch.data.stores import Folder
+from lorair_arch.data.images import to_float
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.tiling import restore_tiled
-from lorair_arch.utils.photos import WRITABLE, read_photo, write_photo
 from lorair_arch.utils.pretrained import Paths, load_networks
-
-logger = logging.getLogger('lorair_arch')
 
 AUTO = 'auto'
 _SMALLEST_TILE = 32
@@ -84,7 +77,7 @@ class Restorer:
             DataError: The image has another shape, dtype or range, or does not fit into the GPU's memory.
             OptionsError: `degradation` or `tile` is wrong.
         """
-        self._check(degradation, tile)
+        self.check(degradation, tile)
         lq = _to_tensor(image)
         try:
             logits, prior = self.router(lq.to(self.device))
@@ -110,86 +103,14 @@ class Restorer:
         logits, _ = self.router(_to_tensor(image).to(self.device))
         return dict(zip(self.names, logits[0].float().softmax(0).tolist()))
 
-    def _check(self, degradation: str, tile: int | None) -> None:
+    def check(self, degradation: str, tile: int | None) -> None:
+        """Raises an OptionsError if `__call__` does not take these."""
         if degradation != AUTO and degradation not in self.names:
             raise OptionsError(f'degradation is {degradation!r}{did_you_mean(degradation, (AUTO, *self.names))}')
         if degradation != AUTO and not self.net.num_experts:
             raise OptionsError(f'degradation is {degradation!r}, but these weights have no experts: leave it out')
         if tile is not None and tile < _SMALLEST_TILE:
             raise OptionsError(f'tile is {tile} pixels, but must be at least {_SMALLEST_TILE}; 512 is a good start')
-
-
-def restore_paths(
-    input: str | Path,
-    output: str | Path,
-    weights: Paths,
-    tile: int | None = None,
-    device: str | None = None,
-    degradation: str = AUTO,
-) -> None:
-    """Restores one image file, or all images in a folder and its subfolders.
-
-    Args:
-        input: An image or a folder.
-        output: A folder, made if missing: images keep their names within the input, as PNG. For one image also the
-            name of a file; its suffix says the format.
-        weights: See `Restorer.from_pretrained`.
-        tile: See `Restorer`.
-        device: See `Restorer`.
-        degradation: See `Restorer`.
-
-    Raises:
-        CheckpointError: The weights cannot be used.
-        DataError: There are no images, the output would replace the input, or some images could not be restored; in a
-            folder all others have been.
-        OptionsError: `degradation`, `tile` or `device` is wrong.
-    """
-    jobs = _plan(Path(input), Path(output))
-    restorer = Restorer.from_pretrained(weights, device)
-    restorer._check(degradation, tile)
-    failures = []
-    for source, target in tqdm(jobs, desc='Restoring', unit='image', disable=len(jobs) == 1):
-        try:
-            photo = read_photo(source)
-            write_photo(target, photo._replace(rgb=restorer(photo.rgb, degradation, tile)))
-        except DataError as error:
-            if len(jobs) == 1:
-                raise
-            failures.append(str(error))
-    if failures:
-        raise DataError(f'{len(failures)} of {len(jobs)} images could not be restored:\n' + '\n'.join(failures))
-    where = jobs[0][1] if len(jobs) == 1 else output
-    logger.info(f'Restored {len(jobs)} image{"s" if len(jobs) > 1 else ""}: {where}')
-
-
-def _plan(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pairs each image with the file that its restored version goes to; no image is ever replaced."""
-    if source.is_dir():
-        if output.suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
-        folder, inside = Folder(str(source)), output.resolve()
-        jobs = [(Path(folder.path(key)), output / f'{key}.png') for key in folder.keys]
-        if inside != source.resolve():  # an earlier run may have left its results in a folder within the input
-            jobs = [job for job in jobs if inside not in job[0].resolve().parents]
-        if not jobs:
-            raise DataError(f"input '{source}' holds no images beside those in output '{output}': check the paths")
-    elif not source.exists():
-        raise DataError(f"input '{source}' does not exist: check the path")
-    elif output.suffix.lower() in WRITABLE:
-        jobs = [(source, output)]
-    elif output.suffix and not output.exists():
-        raise DataError(
-            f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
-            'if it is to be a folder, make it first'
-        )
-    else:
-        jobs = [(source, output / f'{source.stem}.png')]
-    if output.is_file() and jobs[0][1] != output:
-        raise DataError(f"output '{output}' is a file, but a folder is needed: choose another output")
-    for image, target in jobs:
-        if target.exists() and target.samefile(image):
-            raise DataError(f"output would replace the input image '{image}': choose another output")
-    return jobs
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

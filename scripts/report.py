@@ -9,7 +9,6 @@ comparison.png, results.json and weights/, a folder for `lorair restore --weight
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from lorair_arch import Restorer
 from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.files import check_output, write_json, writing
 from lorair_arch.models.validation import mean, table
 from lorair_arch.running.loaders import build_dataset
 from lorair_arch.utils.checkpoint import save_file, state_dict_of
@@ -39,23 +39,27 @@ def main() -> int:
         description=__doc__.partition('\n')[0], epilog='example: python scripts/report.py options/test/quickstart.yml'
     )
     parser.add_argument('options', help='options file of the test')
+    parser.add_argument('--overwrite', action='store_true', help='replace the report of an earlier run')
     parser.add_argument('--started', type=float, default=time.time(), help='start of the whole run (date +%%s)')
     args = parser.parse_args()
     try:
-        report(args.options, args.started)
+        report(args.options, args.started, args.overwrite)
     except LoRAIRError as error:
         sys.stderr.write(f'error: {error}\n')
         return 2
     return 0
 
 
-def report(options: str, started: float) -> None:
+def report(options: str, started: float, overwrite: bool = False) -> None:
     """Evaluates the test set of an options file and writes the report."""
     opt = load_options(options, is_train=False, root_path=os.getcwd())
     for metric in METRICS:
         if metric not in (opt['val']['metrics'] or {}):
             raise OptionsError(f'{options}: val.metrics has no {metric}: the report is made of {" and ".join(METRICS)}')
     folder = Path(opt['path']['results_root'])
+    picture, numbers = folder / 'comparison.png', folder / 'results.json'
+    for file in (picture, numbers, *(folder / 'weights' / f'{name}.pth' for name in WEIGHTS)):
+        check_output(file, overwrite)
     weights = gather_weights(opt['path'], folder / 'weights')
     records = list(evaluate(opt, weights))
     groups = {
@@ -71,9 +75,10 @@ def report(options: str, started: float) -> None:
         for name, group in groups.items()
     }
     accuracy = mean(mean(record['recognised'] for record in group) for group in groups.values())
-    draw(opt['name'], groups).save(folder / 'comparison.png', optimize=True)
+    with writing(picture) as file:
+        draw(opt['name'], groups).save(file, 'PNG', optimize=True)
     content = {'degradations': results, 'router_accuracy': accuracy, 'seconds': round(time.time() - started, 1)}
-    (folder / 'results.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    write_json(numbers, content)
     rows = [
         [name, *(f'{value:.{2 if key.startswith("psnr") else 4}f}' for key, value in values.items())]
         for name, values in (*results.items(), ('mean', average(results)))
@@ -82,7 +87,7 @@ def report(options: str, started: float) -> None:
     sys.stdout.write(
         f'{table(header, rows)}\n'
         f'  router accuracy {accuracy:.4f} on {len(records)} images; {content["seconds"]:.0f} s\n'
-        f'  picture: {os.path.relpath(folder / "comparison.png")}, weights: {os.path.relpath(folder / "weights")}\n'
+        f'  picture: {os.path.relpath(picture)}, weights: {os.path.relpath(folder / "weights")}\n'
     )
 
 

@@ -66,7 +66,16 @@ def test_only_some_keys_and_the_spread_of_rounds(tmp_path, capsys):
     [
         (['--only', 'finetune_stp'], "--only: unknown key 'finetune_stp'; did you mean 'finetune_step'?"),
         (['--rounds', '0'], '--rounds: expected at least 1, found 0'),
-        (['--json', 'nowhere/out.json'], "--json: 'nowhere/out.json' cannot be written; check that its folder exists"),
+        (
+            ['--json', f'{__file__}/out.json'],
+            f'{__file__}/out.json cannot be written: Not a directory; move away the file that stands in the place of a '
+            'folder',
+        ),
+        (
+            ['--json', __file__],
+            f"output '{__file__}' exists already: choose another name, or --overwrite to replace it",
+        ),
+        (['--json', '/dev/null', '--overwrite'], "output '/dev/null' is a device: choose another name"),
     ],
 )
 def test_wrong_flags(capsys, flags, message):

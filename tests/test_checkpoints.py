@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from lorair_arch.running.board import Board
 from lorair_arch.running.checkpoints import disk_errors
 from lorair_arch.running.console import session
 from lorair_arch.utils.files import load_file, save_file
+from tests.disks import disk, fill
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
 
@@ -183,25 +183,6 @@ def test_damaged_checkpoints_are_passed_over(here, capfd, damage, where):
 
 
 # disks
-
-
-@contextmanager
-def disk(folder, size):
-    """Gives a folder a small disk of its own, where the system lets us."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip('a disk of its own needs root')
-    try:
-        yield
-    finally:
-        subprocess.run(['umount', '-l', folder], check=True)
-
-
-def fill(folder='.', leave=0):
-    """Leaves so many bytes of a disk."""
-    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    Path(folder, 'ballast').write_bytes(bytes(free - leave))
 
 
 def test_a_full_disk_stops_training_and_leaves_the_last_checkpoint(here, capfd):

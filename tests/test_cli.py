@@ -143,17 +143,19 @@ def test_plugins_are_loaded_and_broken_ones_named(monkeypatch, tmp_path, caplog)
 
 def test_restore_calls_the_restorer(monkeypatch):
     called = []
-    monkeypatch.setattr('lorair_arch.restorer.restore_paths', lambda *args: called.append(args))
+    monkeypatch.setattr(
+        'lorair_arch.restoring.folders.restore_paths', lambda *args, **more: called.append((*args, more))
+    )
     command = ['restore', 'in.png', '-o', 'out.png', '--weights', 'a.pth', 'b.pth', '--tile', '64', '--device', 'cpu']
     assert cli.lorair([*command, '--degradation', 'rain']) == 0
-    assert called == [('in.png', 'out.png', ['a.pth', 'b.pth'], 64, 'cpu', 'rain')]
+    assert called == [('in.png', 'out.png', ['a.pth', 'b.pth'], 64, 'cpu', 'rain', {'overwrite': False})]
 
 
 def test_every_line_of_an_error_is_marked(monkeypatch, capsys):
-    def fail(*args):
+    def fail(*args, **more):
         raise LoRAIRError('a: wrong\nb: wrong')
 
-    monkeypatch.setattr('lorair_arch.restorer.restore_paths', fail)
+    monkeypatch.setattr('lorair_arch.restoring.folders.restore_paths', fail)
     assert cli.lorair(['restore', 'in.png', '-o', 'out.png', '--weights', 'a.pth']) == 2
     assert capsys.readouterr().err == 'error: a: wrong\nerror: b: wrong\n'
 

@@ -111,7 +111,7 @@ def test_the_file_describes_its_network(official, tmp_path, suffix):
     convert([official / 'setting1_ir.pth'], output, degradations=NAMES)
     network = {'type': 'LoRAIR', **PLAIN, 'lora': LORA}
     assert load_file(output)['lorair'] == {'kind': 'restorer', 'network': network, 'degradations': NAMES}
-    convert([official / 'setting1_router.pth'], output)
+    convert([official / 'setting1_router.pth'], output, overwrite=True)
     network = {'type': 'DegradationRouter', **ROUTER}
     assert load_file(output)['lorair'] == {'kind': 'router', 'network': network, 'degradations': []}
 

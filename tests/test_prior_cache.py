@@ -1,6 +1,7 @@
 """Priors kept: in a file for the images of a training, in memory for those of its validations."""
 
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -95,6 +96,22 @@ def test_the_cache_holds_what_the_router_says_of_whole_images(here, capsys):
     torch.testing.assert_close(found, {'prior': prior[0], 'logits': logits[0]})
     assert kept.about['router'] == fingerprint(state_dict)
     assert [path.name for path in here.glob('.*.tmp')] == []
+
+
+def test_a_cache_replaces_nothing_unless_asked_and_never_the_router(here, capsys):
+    Path(CACHE).write_bytes(b'something dear')
+    assert cache() == 2
+    assert f"output '{CACHE}' exists already: choose another name, or --overwrite" in capsys.readouterr().err
+    assert Path(CACHE).read_bytes() == b'something dear'
+    assert cache(None, '--overwrite') == 0
+    assert len(PriorCache(CACHE)) == 14
+    opt = options()
+    router = Path(opt['path']['pretrain_network_router'])
+    os.link(router, 'router.safetensors')
+    before = router.read_bytes()
+    assert cache(opt, '-o', 'router.safetensors', '--overwrite') == 2
+    assert "output 'router.safetensors' would replace the input" in capsys.readouterr().err
+    assert router.read_bytes() == before
 
 
 def test_images_of_the_same_content_are_kept_once_whatever_their_names(here):

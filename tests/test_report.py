@@ -86,6 +86,10 @@ def test_agrees_with_basicsr_test(main, options, capsys):
     printed = capsys.readouterr().out
     assert all(f'{values["psnr_finetune"]:.2f}' in printed for values in results['degradations'].values())
 
+    assert main('test.yml') == 2
+    assert capsys.readouterr().err.startswith("error: output '")
+    assert json.loads((folder / 'results.json').read_text()) == results
+
     trained, gathered = (Restorer.from_pretrained(path, 'cpu') for path in ('trained', folder / 'weights'))
     image = cv2.imread('data/rain/lq/0.png')
     np.testing.assert_array_equal(gathered(image), trained(image))

@@ -12,7 +12,7 @@ from lorair_arch import Restorer
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
-from lorair_arch.restorer import restore_paths
+from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.tiling import restore_tiled
 from lorair_arch.utils.checkpoint import save_file
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
@@ -318,14 +318,18 @@ def test_unreadable_images_are_named_and_the_others_restored(photos, weights, tm
     ('source', 'output', 'message'),
     [
         ('photos/missing.png', 'out', "input '.*missing.png' does not exist"),
-        ('photos/holiday', 'photos/holiday', "output would replace the input image '.*Übersee 1.png'"),
-        ('photos/a.jpg', 'photos/a.jpg', 'output would replace the input image'),
+        ('photos/holiday', 'photos/holiday', "output '.*holiday' is the input folder, .* such as '.*holiday/restored'"),
+        ('photos/a.jpg', 'photos/a.jpg', "output '.*a.jpg' would replace the input image '.*a.jpg'"),
         ('photos', 'out.png', "output '.*out.png' is the name of an image, but input '.*' is a folder"),
-        ('photos', 'weights/base.pth', "output '.*base.pth' is a file, but a folder is needed"),
-        ('photos/a.jpg', 'file', "output '.*file' is a file"),
+        ('photos', 'weights/base.pth', "output '.*base.pth' is no folder, but one is needed"),
+        ('photos/a.jpg', 'file', "output '.*file' is no folder"),
         ('weights', 'out', 'holds no images'),
-        ('photos/a.jpg', 'out.gif', "output '.*out.gif' ends in .gif, but images are written as .png, .*make it"),
-        ('photos/a.jpg', 'photos/holiday/Übersee 1.png/x', 'cannot write'),
+        (
+            'photos/a.jpg',
+            'out.gif',
+            "output '.*out.gif' ends in .gif, but images are written as .png, .*end in /",
+        ),
+        ('photos/a.jpg', 'photos/holiday/Übersee 1.png/x', 'a.png cannot be written: Not a directory; move away'),
     ],
 )
 def test_refuses_wrong_paths(photos, weights, tmp_path, source, output, message):

@@ -8,7 +8,7 @@ import pytest
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
-from lorair_arch.models.lorair_model import LoRAIRPretrainModel
+from lorair_arch.models.saved_images import name_of, place_of
 from lorair_arch.running import pipeline
 from lorair_arch.utils.options import check_options
 from tests.miniature import REPO, as_test, stage, write_data, write_options
@@ -127,12 +127,14 @@ def test_no_key_leads_out_of_a_folder(tmp_path, key, kind):
 
 
 @pytest.mark.parametrize('is_train', [True, False])
-@pytest.mark.parametrize('image', ['/etc/x.png', '../../x.png', 'a/b.png', 'data/...x.png', 'data/x'])
+@pytest.mark.parametrize(
+    'image', ['/etc/x.png', '../../x.png', 'a/b.png', 'data/...x.png', 'data/x', 'data/../../x.png']
+)
 def test_restored_images_stay_in_their_folder(tmp_path, image, is_train):
-    model = LoRAIRPretrainModel.__new__(LoRAIRPretrainModel)
-    model.is_train, model.opt = is_train, {'name': 'n', 'path': {'visualization': str(tmp_path / 'v')}, 'val': {}}
-    path = model._image_path({'image': image, 'degradation': 'rain'}, 'set', 8)
-    assert (tmp_path / 'v').resolve() in path.resolve().parents
+    path = {'visualization': str(tmp_path / 'v')}
+    opt = {'name': 'n', 'is_train': is_train, 'path': path, 'val': {}, 'datasets': {}}
+    place = place_of(opt, 'set', name_of({'lq_path': [image]}, {'dataroot_lq': 'data'}), 8)
+    assert (tmp_path / 'v').resolve() in place.resolve().parents
 
 
 def test_a_test_writes_below_results_alone(here):
@@ -147,4 +149,4 @@ def test_a_test_writes_below_results_alone(here):
     pipeline.run('test', file)
     new = {path.relative_to(here) for path in set(here.rglob('*')) - before}
     assert {path.parts[0] for path in new} == {'results'}
-    assert Path('results/pretrain/visualization/tiny_val/noise/c_pretrain.png') in new
+    assert Path('results/pretrain/visualization/tiny_val/noise/a/b/c_pretrain.png') in new

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
-from lorair_arch.errors import OptionsError
-
 
 def as_table(results: dict[str, dict]) -> str:
     """Gives the results as a table: key, ratio (or value with its unit), spread, what it is."""
@@ -20,21 +14,6 @@ def as_table(results: dict[str, dict]) -> str:
     rows.insert(1, tuple('-' * width for width in widths))
     lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
     return '\n'.join(lines) + '\n'
-
-
-def check_writable(path: str | os.PathLike) -> None:
-    """Raises an OptionsError if a file cannot be written there: better now than after minutes of measuring."""
-    folder = Path(path).parent
-    if Path(path).is_dir() or not os.access(folder, os.W_OK):
-        raise OptionsError(f"--json: '{path}' cannot be written; check that its folder exists")
-
-
-def write_json(content: dict, path: str | os.PathLike) -> None:
-    """Writes a file, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    os.replace(temporary, path)
 
 
 def _number(value: float, unit: str) -> str:

@@ -36,6 +36,11 @@ def add_verb(verbs, name: str, what: str, example: str, run: Callable) -> argpar
     return verb
 
 
+def add_overwrite(verb: argparse.ArgumentParser) -> None:
+    """Adds the flag without which no file that exists is replaced."""
+    verb.add_argument('--overwrite', action='store_true', help='replace files that exist; never an input')
+
+
 def load_plugins() -> None:
     """Lets every installed package that declares a `basicsr.plugins` entry point register its classes."""
     for plugin in entry_points(group='basicsr.plugins'):

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from lorair_arch.commands.base import add_verb
+from lorair_arch.commands.base import add_overwrite, add_verb
 
 
 def add(verbs) -> None:
@@ -24,6 +24,7 @@ def add(verbs) -> None:
     verb.add_argument('--only', nargs='+', metavar='KEY', help='keys to measure; default: all')
     verb.add_argument('--rounds', type=int, default=10, metavar='N', help='how often each is measured; default: 10')
     verb.add_argument('--json', metavar='FILE', help='where to write the results, with a description of the machine')
+    add_overwrite(verb)
 
 
 def _benchmark(args: argparse.Namespace) -> None:
@@ -32,14 +33,15 @@ def _benchmark(args: argparse.Namespace) -> None:
     import lorair_arch
 
     lorair_arch.register()
-    from lorair_arch.benchmark.report import as_table, check_writable, write_json
+    from lorair_arch.benchmark.report import as_table
     from lorair_arch.benchmark.run import benchmark
+    from lorair_arch.files import check_output, write_json
     from lorair_arch.running import console
 
     if args.json:
-        check_writable(args.json)
+        check_output(args.json, args.overwrite)
     with console.session():
         report = benchmark(args.device, args.official_size, args.bf16, args.rounds, args.only)
     if args.json:
-        write_json(report, args.json)
+        write_json(args.json, report)
     sys.stdout.write(as_table(report['results']))

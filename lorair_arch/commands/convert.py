@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from lorair_arch.commands.base import add_verb
+from lorair_arch.commands.base import add_overwrite, add_verb
 
 logger = logging.getLogger('lorair_arch')
 
@@ -22,6 +22,7 @@ def add(verbs) -> None:
     verb.add_argument('--to', choices=('lorair', 'official'), default='lorair', help='whose names the weights get')
     verb.add_argument('--degradations', nargs='+', metavar='NAME', help='names to store along, in order of the classes')
     verb.add_argument('--half', action='store_true', help='in half precision: half the size; for restoring')
+    add_overwrite(verb)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -30,4 +31,4 @@ def _convert(args: argparse.Namespace) -> None:
     lorair_arch.register()
     from lorair_arch.utils.convert import convert
 
-    logger.info(convert(args.input, args.output, args.to, args.degradations, args.half))
+    logger.info(convert(args.input, args.output, args.to, args.degradations, args.half, args.overwrite))

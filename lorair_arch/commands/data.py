@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from lorair_arch.commands.base import add_verb, load_plugins
+from lorair_arch.commands.base import add_overwrite, add_verb, load_plugins
 from lorair_arch.errors import DataError
 
 logger = logging.getLogger('lorair_arch')
@@ -23,6 +23,7 @@ def add(verbs) -> None:
     verb = add_verb(verbs, 'cache-priors', what, example, _cache_priors)
     verb.add_argument('-opt', required=True, metavar='FILE', help='options of pre-training or fine-tuning')
     verb.add_argument('-o', '--output', metavar='OUT', help='*.safetensors; default: path.prior_cache of the options')
+    add_overwrite(verb)
     what = 'read every image that an options file names and list all that is wrong'
     verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check)
     verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
@@ -43,7 +44,7 @@ def _cache_priors(args: argparse.Namespace) -> None:
     load_plugins()
     from lorair_arch.cache_priors import cache_priors
 
-    cache_priors(args.opt, args.output)
+    cache_priors(args.opt, args.output, args.overwrite)
 
 
 def _check(args: argparse.Namespace) -> None:

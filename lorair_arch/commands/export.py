@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from lorair_arch.commands.base import add_verb
+from lorair_arch.commands.base import add_overwrite, add_verb
 
 logger = logging.getLogger('lorair_arch')
 
@@ -18,6 +18,7 @@ def add(verbs) -> None:
     verb.add_argument('input', nargs='+', metavar='INPUT', help='a restorer and its experts: files, or their folder')
     verb.add_argument('output', metavar='OUTPUT', help='*.safetensors or *.pth')
     verb.add_argument('--degradation', required=True, metavar='NAME', help='whose experts')
+    add_overwrite(verb)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -26,4 +27,4 @@ def _export(args: argparse.Namespace) -> None:
     lorair_arch.register()
     from lorair_arch.utils.export import export
 
-    logger.info(export(args.input, args.output, args.degradation))
+    logger.info(export(args.input, args.output, args.degradation, args.overwrite))

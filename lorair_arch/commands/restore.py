@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lorair_arch.commands.base import add_verb
+from lorair_arch.commands.base import add_overwrite, add_verb
 from lorair_arch.zoo import DEFAULT
 
 
@@ -22,9 +22,12 @@ def add(verbs) -> None:
     verb.add_argument('--tile', type=int, metavar='N', help='restore in tiles of N pixels, to save memory')
     verb.add_argument('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
     verb.add_argument('--degradation', default='auto', metavar='NAME', help='what is wrong with the images')
+    add_overwrite(verb)
 
 
 def _restore(args: argparse.Namespace) -> None:
-    from lorair_arch.restorer import restore_paths
+    from lorair_arch.restoring.folders import restore_paths
 
-    restore_paths(args.input, args.output, args.weights, args.tile, args.device, args.degradation)
+    restore_paths(
+        args.input, args.output, args.weights, args.tile, args.device, args.degradation, overwrite=args.overwrite
+    )

@@ -71,6 +71,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
             if options in sources[:i]:
                 raise OptionsError(f'{where}: sources[{i}] repeats sources[{sources.index(options)}]; remove one')
         self.sources = [Source(options, f'{where}: sources[{i}]') for i, options in enumerate(sources)]
+        self._folders = _folders([source.degradation for source in self.sources])
         self._ends = np.cumsum([len(source) for source in self.sources])
         self._odds = _odds(self.sources, where)
 
@@ -87,8 +88,9 @@ class AllInOneDataset(torch.utils.data.Dataset):
             index: a whole number, or (epoch, number). With an epoch, a training index may exceed the length.
 
         Returns:
-            lq, gt: RGB, float32 [3, H, W] in [0, 1]; degradation, lq_path, gt_path: str; if `priors` is set also
-            prior [P] and logits [E].
+            lq, gt: RGB, float32 [3, H, W] in [0, 1]; degradation, lq_path, gt_path: str; in validation and testing also
+            name, which no two images of the data set share: the degradation, the number of the source if there are
+            several for it, folders and stem; if `priors` is set also prior [P] and logits [E].
         """
         if isinstance(index, tuple):
             epoch, index = index
@@ -99,7 +101,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         rng = np.random.default_rng([self._seed, epoch if self._train else 0, index])
         source, number = self._draw(rng) if self._train else self._locate(index)
         lq_path, gt_path = source.paths(number)
-        guide = {}
+        guide = {} if self._train else {'name': f'{self._folders[self.sources.index(source)]}/{source.key(number)}'}
         look = (lambda content: guide.update(self.priors.of(content, lq_path))) if self.priors else None
         lq, gt = source.load(number, look)
         if self._train and self._gt_size:
@@ -140,6 +142,15 @@ class AllInOneDataset(torch.utils.data.Dataset):
         flip = self.opt.get('use_hflip', False) and rng.random() < 0.5
         quarters = int(rng.integers(4)) if self.opt.get('use_rot', False) else 0
         return tuple(np.rot90(image[:, ::-1] if flip else image, quarters) for image in (lq, gt))
+
+
+def _folders(degradations: list[str]) -> list[str]:
+    """Gives each source a folder of its own: its degradation or, where several have the same, 'rain/1', 'rain/2'."""
+    count, folders = Counter(), []
+    for name in degradations:
+        count[name] += 1
+        folders.append(f'{name}/{count[name]}')
+    return [name if count[name] == 1 else folder for name, folder in zip(degradations, folders)]
 
 
 def collate_whole(samples: list[dict[str, Any]]) -> dict[str, list]:

@@ -10,7 +10,7 @@ import cv2
 import lmdb
 import numpy as np
 
-from lorair_arch.errors import DataError
+from lorair_arch.errors import DataError, OutputError
 
 # OpenCV's own way, level 1 with a simple filter. Asked for level 1 it would choose among all filters: not smaller, but
 # 1.4 times as slow to decode.
@@ -44,11 +44,13 @@ class LmdbWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
         try:
             os.makedirs(self._partial)
-            # The map is a limit, not an allocation. Everything is synced once, at the end.
-            self._environment = lmdb.open(self._partial, map_size=2**40, sync=False)
+            # The map is a limit, not an allocation. Everything is synced once, at the end. Nobody else knows of the
+            # folder, and a file of locks would kill the process on a full disk.
+            self._environment = lmdb.open(self._partial, map_size=2**40, sync=False, lock=False)
             self._meta = open(os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8')
         except (OSError, lmdb.Error) as error:
-            raise DataError(f"cannot write '{self._path}': {error}") from error
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise OutputError(f"cannot write '{self._path}': {error}") from error
         return self
 
     def put(self, key: str, image: np.ndarray) -> None:
@@ -69,11 +71,14 @@ class LmdbWriter:
         self._meta.write(f'{key}.png ({height},{width},{channels}) {int(self._compressed)}\n')
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._meta.close()
-        if kind is None:
-            self._environment.sync(True)
-        self._environment.close()
-        if kind is None:
-            os.rename(self._partial, self._path)
-        else:
-            shutil.rmtree(self._partial)
+        try:
+            with self._environment, self._meta:
+                self._meta.flush()
+                if kind is None:
+                    self._environment.sync(True)
+            if kind is None:
+                os.rename(self._partial, self._path)
+        except (OSError, lmdb.Error) as failure:
+            raise OutputError(f"cannot write '{self._path}': {failure}") from failure
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)  # unless it has its name

@@ -16,7 +16,7 @@ from lorair_arch.errors import CheckpointError, DataError
 from lorair_arch.utils.checkpoint import load_file, state_dict_of
 
 KIND = 'priors'
-_AGAIN = 'run lorair data cache-priors again'
+_AGAIN = 'run lorair data cache-priors --overwrite'
 
 
 class PriorCache:

@@ -66,6 +66,10 @@ class Source:
         lq, gt = self._pairs[index]
         return self._lq.path(lq), self._gt.path(gt)
 
+    def key(self, index: int) -> str:
+        """Gives the name of the degraded image within its store: folders and stem."""
+        return self._pairs[index][0]
+
     def load(self, index: int, look: Look | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Decodes a pair; if `degrade` is set, both are the clean image.
 

@@ -61,7 +61,7 @@ class Folder(Store):
         self.root = root
         self._files: dict[str, str] = {}
         twice = []
-        for name in natural_sort(_image_files(root)):
+        for name in natural_sort(image_files(root)):
             key = os.path.splitext(name)[0]
             if key in self._files:
                 twice.append(f"'{self._files[key]}' and '{name}'")
@@ -181,7 +181,8 @@ def natural_sort(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda n: ([int(p) if p.isdecimal() else p for p in re.split(r'(\d+)', n)], n))
 
 
-def _image_files(root: str) -> Iterator[str]:
+def image_files(root: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[str]:
+    """Gives the files in a folder and its subfolders, hidden ones left out, relative to it."""
     above: dict[str, set[str]] = {root: set()}  # the real paths of all folders above each folder
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         subfolders.sort()
@@ -191,7 +192,7 @@ def _image_files(root: str) -> Iterator[str]:
             continue
         above |= {os.path.join(folder, name): above[folder] | {real} for name in subfolders}
         for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
+            if name.lower().endswith(suffixes) and not name.startswith('.'):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 

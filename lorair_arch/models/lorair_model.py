@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
-from basicsr.utils import imwrite, tensor2img
+from basicsr.utils import tensor2img
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.models.saved_images import name_of, place_of, save_image
 from lorair_arch.models.stage import StageModel
 from lorair_arch.models.validation import Validated, mean, side_by_side, table
-from lorair_arch.utils.files import cannot_write
 
 
 class RestorationModel(Validated, StageModel):
@@ -106,15 +105,16 @@ class RestorationModel(Validated, StageModel):
             self.guide_again(data['lq'])
         self.test()
         degradation = data.get('degradation', [None])[0]
-        record = {'image': data['lq_path'][0], 'degradation': degradation}
+        name = name_of(data, next(opt for opt in self.opt['datasets'].values() if opt['name'] == dataset))
+        record = {'image': data['lq_path'][0], 'name': name, 'degradation': degradation}
         names = self.opt.get('degradations')
         if degradation and names and self.logits is not None:
             record['router_accuracy'] = float(names[self.logits.argmax().item()] == degradation)
         if self.gt is not None:
             record.update(self._metrics())
-            self._keep_picture(degradation or Path(record['image']).stem)
+            self._keep_picture(degradation or name)
         if save_img:
-            self._save_image(self._image_path(record, dataset, current_iter))
+            save_image(place_of(self.opt, dataset, name, current_iter), self.output)
         return record
 
     def _metrics(self) -> dict[str, float]:
@@ -130,22 +130,8 @@ class RestorationModel(Validated, StageModel):
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
             self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
 
-    def _save_image(self, path: Path) -> None:
-        try:
-            imwrite(tensor2img(self.output), str(path))
-        except OSError as error:
-            raise DataError(cannot_write(path, error)) from error
-
-    def _image_path(self, record: dict, dataset: str, current_iter: int | str) -> Path:
-        """BasicSR's places for restored images, with a folder for each degradation."""
-        folder, stem = Path(self.opt['path']['visualization']), Path(record['image']).stem
-        if self.is_train:
-            return folder / (record['degradation'] or '') / stem / f'{stem}_{current_iter}.png'
-        suffix = self.opt['val'].get('suffix') or self.opt['name']
-        return folder / dataset / (record['degradation'] or '') / f'{stem}_{suffix}.png'
-
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
-        metrics = [key for key in records[0] if key not in ('image', 'degradation')]
+        metrics = [key for key in records[0] if key not in ('image', 'name', 'degradation')]
         names = list(dict.fromkeys(r['degradation'] for r in records if r['degradation']))
         groups = {name: {m: mean(r[m] for r in records if r['degradation'] == name) for m in metrics} for name in names}
         # every degradation counts the same, however many images it has

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from tqdm import tqdm
+
+from lorair_arch.files import write_json
 
 
 class Validated:
@@ -66,7 +67,7 @@ class Validated:
         if not self.is_train:
             path = Path(self.opt['path']['results_root'], f'metrics_{dataset}.json')
             content = {'mean': groups[''], 'degradations': {k: v for k, v in groups.items() if k}, 'images': records}
-            path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+            write_json(path, content)
         if tb_logger:
             for group, values in groups.items():
                 for metric, value in values.items():

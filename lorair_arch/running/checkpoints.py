@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from lorair_arch.errors import LoRAIRError
-from lorair_arch.utils.files import WRITE_ERRORS, cannot_write, remove_unfinished, save_file
+from lorair_arch.files import WRITE_ERRORS, cannot_write, remove_unfinished
+from lorair_arch.utils.files import save_file
 
 logger = logging.getLogger('lorair_arch')
 

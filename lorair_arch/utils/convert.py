@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lorair_arch.errors import CheckpointError, OptionsError
+from lorair_arch.files import check_output
 from lorair_arch.utils.checkpoint import check_fit, convert_to_official, save_file
 from lorair_arch.utils.pretrained import Weights, build, read_weights
 from lorair_arch.utils.recognise import describe
@@ -26,6 +27,7 @@ def convert(
     to: str = 'lorair',
     degradations: Sequence[str] | None = None,
     half: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Converts weights; what they are, and which network they fit, is recognised.
 
@@ -37,6 +39,7 @@ def convert(
         to: 'lorair', this project's names, or 'official', those of the official release, to be read by its code.
         degradations: Names to store along, in the order of the classes; those of the input if not given.
         half: Store float16 in place of float32: half the size, precise to 3 digits.
+        overwrite: Whether the output may replace a file that exists, other than an input.
 
     Returns:
         One line that says what was read, written and, where the input does not tell it, assumed.
@@ -44,10 +47,11 @@ def convert(
     Raises:
         CheckpointError: The input is damaged, incomplete or something else, or the output cannot be written.
         OptionsError: The output's name or the degradations do not fit.
+        OutputError: The output exists, or is an input.
     """
     output = Path(output)
     files = read_weights(inputs)
-    check_output(output, files.values(), to)
+    check_weights_output(output, overwrite, files.values(), to)
     weights = _only(files)
     options = weights.options()
     with torch.device('meta'):
@@ -72,12 +76,11 @@ def _halved(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
 
 
-def check_output(output: Path, files: Iterable[Weights], to: str = 'lorair') -> None:
-    """Raises an OptionsError if a file of weights should not be written there."""
+def check_weights_output(output: Path, overwrite: bool, files: Iterable[Weights], to: str = 'lorair') -> None:
+    """Raises an OptionsError or an OutputError if a file of weights should not be written there."""
     if output.suffix not in _SUFFIXES[to]:
         raise OptionsError(f"output '{output}' ends in '{output.suffix}', expected {' or '.join(_SUFFIXES[to])}")
-    if output.exists() and any(output.samefile(file.path) for file in files):
-        raise OptionsError(f"output '{output}' would replace the input: choose another name")
+    check_output(output, overwrite, [file.path for file in files])
 
 
 def _only(files: dict[str, Weights]) -> Weights:

@@ -9,12 +9,14 @@ from pathlib import Path
 from lorair_arch.data.checks import did_you_mean
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.utils.checkpoint import save_file
-from lorair_arch.utils.convert import check_output
+from lorair_arch.utils.convert import check_weights_output
 from lorair_arch.utils.pretrained import choose_restorer, load, read_weights
 from lorair_arch.utils.recognise import describe
 
 
-def export(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, degradation: str) -> str:
+def export(
+    inputs: Sequence[str | os.PathLike], output: str | os.PathLike, degradation: str, overwrite: bool = False
+) -> str:
     """Writes the plain network that the experts of one degradation make of a restorer.
 
     Args:
@@ -24,6 +26,7 @@ def export(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, degra
         output: Where to, `.safetensors` or `.pth`. The file holds a restorer without experts, the options of its
             network and the degradation (`merged_for`).
         degradation: Name of the degradation; its number from 0 if the weights hold no names.
+        overwrite: Whether the output may replace a file that exists, other than an input.
 
     Returns:
         One line that says what was read and written.
@@ -31,10 +34,11 @@ def export(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, degra
     Raises:
         CheckpointError: The input is damaged, incomplete or has no experts, or the output cannot be written.
         OptionsError: The output's name does not fit, or there is no such degradation.
+        OutputError: The output exists, or is an input.
     """
     output = Path(output)
     files = read_weights(inputs)
-    check_output(output, files.values())
+    check_weights_output(output, overwrite, files.values())
     weights = choose_restorer(files)
     options = weights.options()
     lora = options.pop('lora', None)

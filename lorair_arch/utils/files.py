@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 
 from lorair_arch.errors import CheckpointError
+from lorair_arch.files import cannot_write, writing
 
 _MAGIC = {
     b'\x89PNG': 'a PNG image',
@@ -29,13 +29,6 @@ _MAGIC = {
     b'\x1f\x8b': 'a gzip archive',
     b'\x89HDF': 'an HDF5 file',
     b'version https://git-lfs': 'a Git LFS pointer (run `git lfs pull`)',
-}
-# What a disk may have against a file, and what to do about it.
-WRITE_ERRORS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), 'free some space'),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), 'make its folder writable'),
-    errno.ENOTDIR: 'move away the file that stands in the place of a folder',
-    errno.EFBIG: 'raise the limit on the size of files (ulimit -f)',
 }
 _WANTED = 'weights saved by torch.save or safetensors are needed'
 
@@ -75,7 +68,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder takes the place of the old one.
+    """Writes a file whole or not at all, and reads it back before it takes the place of an old one.
 
     Args:
         obj: What to save. For the suffix `.safetensors`: {'params': state dict, 'lorair': dict that JSON can hold}.
@@ -84,61 +77,20 @@ def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
     Raises:
         CheckpointError: The disk is full, the folder cannot be written, ... An old file of this name is intact.
     """
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    content = _safetensors_bytes(obj) if Path(path).suffix == '.safetensors' else None
+
+    def read_back(temporary: Path) -> None:
+        if not (_can_be_loaded(temporary) if content is None else temporary.read_bytes() == content):
+            raise OSError(errno.EIO, 'what was read back is not what was written')
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('w+b') as file:
-            content = _safetensors_bytes(obj) if path.suffix == '.safetensors' else None
+        with writing(path, read_back) as file:
             if content is None:
                 torch.save(obj, file)
             else:
                 file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            _forget_cached(file.fileno())
-        if not (_can_be_loaded(temporary) if content is None else temporary.read_bytes() == content):
-            raise OSError(errno.EIO, 'what was read back is not what was written')
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's writer on a full disk
         raise CheckpointError(cannot_write(path, error)) from error
-    finally:
-        with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
-            temporary.unlink()
-
-
-def cannot_write(path: str | os.PathLike, error: Exception) -> str:
-    """Says in a sentence which file cannot be written, why, and what to do about it."""
-    # PyTorch's writer hides the error of the disk behind one of its own
-    cause = error if isinstance(error, OSError) else error.__context__
-    if not isinstance(cause, OSError):
-        return f'{path} cannot be written: {error}'
-    remedy = WRITE_ERRORS.get(cause.errno, 'check the disk and the path')
-    return f'{path} cannot be written: {cause.strerror or cause}; {remedy}'
-
-
-def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes what `save_file` left in a folder when its process was killed."""
-    for file in Path(folder).glob('.*.tmp'):
-        with contextlib.suppress(OSError):  # harmless, and the folder may be read-only
-            file.unlink()
-
-
-def _forget_cached(descriptor: int) -> None:
-    """Lets what is read next come from the disk, where the system can do so."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder outlast a power cut, where the system can do so."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lorair_arch.data.images import IMAGE_SUFFIXES, decode_image, read_bytes
 from lorair_arch.errors import DataError
+from lorair_arch.files import write_file
 
 WRITABLE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != '.pgm')  # which is grey
 
@@ -44,6 +45,29 @@ def read_photo(path: str | os.PathLike) -> Photo:
     return Photo(_upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation))
 
 
+def encode_photo(photo: Photo, suffix: str) -> bytes:
+    """Encodes an image; what the format cannot hold is left out.
+
+    Args:
+        photo: The image.
+        suffix: One of `WRITABLE`.
+
+    Raises:
+        DataError: The encoder refuses the image.
+    """
+    image = photo.rgb[..., ::-1]
+    if photo.alpha is not None and suffix in _TRANSPARENT:
+        image = np.dstack([image, photo.alpha])
+    if image.dtype == np.uint16 and suffix not in _RICH:
+        image = np.rint(image / 257).astype(np.uint8)
+    quality = {'.jpg': cv2.IMWRITE_JPEG_QUALITY, '.jpeg': cv2.IMWRITE_JPEG_QUALITY, '.webp': cv2.IMWRITE_WEBP_QUALITY}
+    settings = [quality[suffix], 95] if suffix in quality else []
+    encoded, content = cv2.imencode(suffix, np.ascontiguousarray(image), settings)
+    if not encoded:
+        raise DataError(f'an image of {image.shape[1]} x {image.shape[0]} pixels cannot be written as {suffix}')
+    return content.tobytes()
+
+
 def write_photo(path: str | os.PathLike, photo: Photo) -> None:
     """Writes an image, whole or not at all; what the format of the suffix cannot hold is left out.
 
@@ -54,22 +78,7 @@ def write_photo(path: str | os.PathLike, photo: Photo) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    path = Path(path)
-    image, suffix = photo.rgb[..., ::-1], path.suffix.lower()
-    if photo.alpha is not None and suffix in _TRANSPARENT:
-        image = np.dstack([image, photo.alpha])
-    if image.dtype == np.uint16 and suffix not in _RICH:
-        image = np.rint(image / 257).astype(np.uint8)
-    quality = {'.jpg': cv2.IMWRITE_JPEG_QUALITY, '.jpeg': cv2.IMWRITE_JPEG_QUALITY, '.webp': cv2.IMWRITE_WEBP_QUALITY}
-    settings = [quality[suffix], 95] if suffix in quality else []
-    _, content = cv2.imencode(suffix, np.ascontiguousarray(image), settings)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.tobytes())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write '{path}': {error.strerror}") from error
+    write_file(path, encode_photo(photo, Path(path).suffix.lower()))
 
 
 def _orientation(content: bytes) -> int:

@@ -1,0 +1,1 @@
+"""Restoring of files: which goes where, and all of them one after the other."""

@@ -1,0 +1,260 @@
+"""Where the results of restoring go: planned as a whole before the first is written, so that no picture is lost."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import struct
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from lorair_arch.data.images import IMAGE_SUFFIXES
+from lorair_arch.data.stores import image_files, natural_sort, normal
+from lorair_arch.errors import DataError, OutputError
+from lorair_arch.files import check_folder, exists, fitting
+from lorair_arch.utils.photos import WRITABLE
+
+# The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
+LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
+_SOFTWARE = b'Software\0LoRA-IR'
+_PNG_HEADER = 33  # bytes: the signature, and the chunk that comes first
+
+
+class Job(NamedTuple):
+    """An image and the file that its restored version goes to."""
+
+    source: Path
+    target: Path
+
+
+class Plan(NamedTuple):
+    """What a run does with each image of its input.
+
+    Attributes:
+        jobs: To be restored; no two go to the same file, and none to a file that must not be replaced.
+        done: Not restored again, as the target exists.
+        results: Images in an output folder within the input that an earlier run has made; not restored either.
+        renamed: Those of `jobs` and `done` whose result has the whole name of the image, as others share its stem.
+        refused: A sentence for each image of the input that cannot be read.
+    """
+
+    jobs: list[Job]
+    done: list[Job] = []
+    results: list[Path] = []
+    renamed: list[Job] = []
+    refused: list[str] = []
+
+
+def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = False) -> Plan:
+    """Plans a run.
+
+    Args:
+        source: An image or a folder of images.
+        output: A folder or, for one image, also the name of a file.
+        overwrite: Whether results may replace files that exist. Images of the input are never replaced.
+        as_folder: The output is a folder, whatever its name looks like.
+
+    Raises:
+        DataError: There are no images. As an OutputError: the output does not fit the input, is one of its images or
+            cannot be written.
+    """
+    is_folder = _is_folder(source)
+    as_folder = as_folder or os.path.isdir(output)
+    if is_folder:
+        whole = _plan_folder(source, output, as_folder)
+    else:
+        whole = Plan([Job(source, _target_of_one(source, output, as_folder))])
+    _protect(whole.jobs)
+    _tell_apart(whole.jobs)
+    parts = {False: [], True: []}
+    for job in whole.jobs:
+        parts[exists(job.target) and not overwrite].append(job)
+    for folder in {job.target.parent for job in parts[False]}:
+        check_folder(folder)
+    return whole._replace(jobs=parts[False], done=parts[True])
+
+
+def mark(png: bytes) -> bytes:
+    """Says in a PNG what made it, for `is_marked`."""
+    chunk = struct.pack('>I', len(_SOFTWARE)) + (data := b'tEXt' + _SOFTWARE) + struct.pack('>I', zlib.crc32(data))
+    return png[:_PNG_HEADER] + chunk + png[_PNG_HEADER:]
+
+
+def is_marked(path: str | os.PathLike[str]) -> bool:
+    """Tells whether restoring has made a file."""
+    try:
+        with open(path, 'rb') as file:
+            return file.read(_PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
+    except OSError:  # of which reading the image will tell
+        return False
+
+
+def _is_folder(source: Path) -> bool:
+    """Tells whether the input is a folder; raises a DataError if it is not there."""
+    try:
+        kind = os.stat(source).st_mode
+    except FileNotFoundError:
+        what = (
+            f"is a link to '{os.readlink(source)}', which does not exist" if source.is_symlink() else 'does not exist'
+        )
+        raise DataError(f"input '{source}' {what}: check the path") from None
+    except OSError as error:
+        raise DataError(f"input '{source}' cannot be read: {error.strerror}") from error
+    if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+        raise DataError(f"input '{source}' is a device: name an image or a folder")
+    return stat.S_ISDIR(kind)
+
+
+def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
+    suffix = output.suffix.lower()
+    if suffix in WRITABLE and not as_folder:
+        return output
+    if os.path.lexists(output) and not os.path.isdir(output):
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    if suffix and not as_folder:
+        raise OutputError(
+            f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
+            'if it is to be a folder, let it end in /'
+        )
+    return output / fitting(source.stem, '.png')
+
+
+def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
+    if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
+        raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
+    if os.path.lexists(output) and not os.path.isdir(output):
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    if _identity(output) == _identity(source):
+        raise OutputError(
+            f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
+            f"such as '{output / 'restored'}'"
+        )
+    within = _Folder(output)
+    results, originals, refused, taken = [], [], [], set()
+    for name in natural_sort(image_files(str(source))):
+        if os.path.exists(source / name) and not os.path.isfile(source / name):  # a pipe would be waited for for ever
+            refused.append(f"cannot read '{source / name}': it is no file")
+            continue
+        inner = within.relative(source / name)
+        if inner is not None and is_marked(source / name):
+            results.append(source / name)
+            continue
+        originals.append(name)
+        if inner is not None:  # an original in the output folder: no result gets its name
+            taken.add(_folded(inner))
+    if not originals and not refused:
+        what = f"no images beside the results in output '{output}'" if results else 'no images'
+        raise DataError(f"input '{source}' holds {what}: check the paths")
+    names = _names(originals, taken)
+    jobs = [Job(source / name, output / target) for name, target in names.items()]
+    renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _short(name)]
+    return Plan(jobs, results=results, renamed=renamed, refused=refused)
+
+
+class _Folder:
+    """Finds out what lies within a folder, by whatever way it was reached."""
+
+    def __init__(self, folder: Path) -> None:
+        self._identity = _identity(folder)
+        self._inner: dict[Path, Path | None] = {}
+
+    def relative(self, path: Path) -> str | None:
+        """Gives a path relative to the folder, or None if it does not lead into it."""
+        parent = self._find(path.parent)
+        return None if parent is None else str(parent / path.name)
+
+    def _find(self, folder: Path) -> Path | None:
+        if folder not in self._inner:
+            real = Path(_real(folder))
+            above = [real, *real.parents]
+            inner = (real.relative_to(f) for f in above if self._identity and _identity(f) == self._identity)
+            self._inner[folder] = next(inner, None)
+        return self._inner[folder]
+
+
+def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
+    """Gives each image the name of its result: its own with another suffix; where that is not enough, behind its own.
+
+    Neither the order of the images nor others than those of the same name have a part in it, so that a second run finds
+    what the first has made. Names that a file system may take for the same are not different.
+    """
+    taken = taken | {_folded(str(folder)) for name in originals for folder in Path(name).parents}
+    levels = dict.fromkeys(originals, 0)
+    while True:
+        names = {name: _WAYS[level](name) for name, level in levels.items()}
+        count = Counter(map(_folded, names.values()))
+        clashing = [
+            name
+            for name, target in names.items()
+            if _WAYS[levels[name]] is not _unique and (count[_folded(target)] > 1 or _folded(target) in taken)
+        ]
+        if not clashing:
+            return names
+        for name in clashing:
+            levels[name] += 1
+
+
+def _short(name: str) -> str:
+    """a.jpg: a.png"""
+    path = Path(name)
+    return str(path.with_name(fitting(path.stem, '.png')))
+
+
+def _long(name: str) -> str:
+    """a.jpg: a.jpg.png"""
+    path = Path(name)
+    return str(path.with_name(fitting(path.name, '.png')))
+
+
+def _unique(name: str) -> str:
+    """a.jpg, where there is a.JPG: a.jpg-4f2a6b1c.png"""
+    path = Path(name)
+    return str(path.with_name(fitting(f'{path.name}-{zlib.crc32(os.fsencode(name)):08x}', '.png')))
+
+
+_WAYS = _short, _long, _unique
+
+
+def _folded(name: str) -> str:
+    """Gives what file systems that ignore case, or how accents are written, make of a name."""
+    return normal(normal(name).casefold())
+
+
+@functools.lru_cache(maxsize=1)  # images of a folder follow each other
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Gives what two names of the same file have in common."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _protect(jobs: list[Job]) -> None:
+    """Raises an OutputError if a result would replace an image of the input, by whatever name."""
+    originals = {_identity(job.source): job.source for job in jobs}
+    for job in jobs:
+        if exists(job.target) and (original := originals.get(_identity(job.target))):
+            raise OutputError(
+                f"output '{job.target}' would replace the input image '{original}': choose another output"
+            )
+
+
+def _tell_apart(jobs: list[Job]) -> None:
+    """Raises an OutputError if links within the output lead the results of two images to the same file."""
+    seen: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        place = _real(job.target.parent), _folded(job.target.name)
+        other = seen.setdefault(place, job)
+        if other is not job:
+            raise OutputError(
+                f"the results of '{other.source}' and '{job.source}' would be the same file, as '{job.target.parent}' "
+                f"is '{other.target.parent}': choose another output"
+            )
