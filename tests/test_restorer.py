@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from lorair_arch import Restorer
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.data.images import read_photo, to_float
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.restorer import restore_paths
 from lorair_arch.tiling import restore_tiled
@@ -57,11 +58,22 @@ def test_equals_the_networks(restorer):
     np.testing.assert_allclose(list(probabilities.values()), logits.softmax(1)[0].numpy(), rtol=1e-6)
 
 
-def test_grey_becomes_three_channels(restorer):
-    grey = photo(channels=1)
-    expected = restorer(np.repeat(grey, 3, axis=2))
-    np.testing.assert_array_equal(restorer(grey), expected)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_grey_stays_grey(restorer, dtype):
+    grey = photo(channels=1, dtype=dtype)
+    values = grey if dtype == np.float32 else to_float(grey)
+    lq = torch.from_numpy(values.transpose(2, 0, 1)).expand(1, 3, -1, -1)
+    logits, prior = restorer.router(lq)
+    coloured = restorer.net(lq, prior, logits).clamp(0, 1)[0]
+    assert coloured.std(0).max() > 0.001  # the network itself gives a tint
+    expected = coloured.mean(0).detach().numpy()
+    if dtype != np.float32:
+        expected = (expected * np.iinfo(dtype).max).round().astype(dtype)
+    restored = restorer(grey)
+    assert restored.dtype == dtype
+    np.testing.assert_array_equal(restored, expected[..., None])
     np.testing.assert_array_equal(restorer(grey[..., 0]), expected)
+    np.testing.assert_array_equal(restorer(np.repeat(grey, 3, axis=2)), np.repeat(restored, 3, axis=2))
 
 
 def test_named_degradation_uses_its_expert_alone(restorer):
@@ -280,10 +292,10 @@ def test_keeps_transparency_and_depth(weights, restorer, tmp_path, dtype):
     for suffix in ('png', 'tif', 'jpg'):
         restore_paths(tmp_path / 'in.png', tmp_path / f'out.{suffix}', weights, device='cpu')
     for suffix in ('png', 'tif'):
-        restored = read(tmp_path / f'out.{suffix}')
-        assert restored.dtype == dtype
-        np.testing.assert_array_equal(restored[..., 3], image[..., 3])
-        np.testing.assert_array_equal(restored[..., 2::-1], restorer(image[..., 2::-1]))
+        restored = read_photo(tmp_path / f'out.{suffix}')
+        assert restored.pixels.dtype == dtype
+        np.testing.assert_array_equal(restored.alpha, image[..., 3])
+        np.testing.assert_array_equal(restored.pixels, restorer(image[..., 2::-1]))
     assert read(tmp_path / 'out.jpg').shape == (37, 50, 3)
 
 

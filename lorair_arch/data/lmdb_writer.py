@@ -6,18 +6,11 @@ import os
 import shutil
 from types import TracebackType
 
-import cv2
 import lmdb
 import numpy as np
 
+from lorair_arch.data.image_writing import encode_png
 from lorair_arch.errors import DataError
-
-# OpenCV's own way, level 1 with a simple filter. Asked for level 1 it would choose among all filters: not smaller, but
-# 1.4 times as slow to decode.
-_SMALL: list[int] = []
-_LARGE = [cv2.IMWRITE_PNG_COMPRESSION, 0]
-if hasattr(cv2, 'IMWRITE_PNG_FILTER'):
-    _LARGE += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]  # filters would cost most of the time
 
 
 class LmdbWriter:
@@ -57,10 +50,10 @@ class LmdbWriter:
         Raises:
             DataError: if the key is in use, empty or longer than LMDB allows, or the disk is full.
         """
-        _, content = cv2.imencode('.png', image[..., ::-1], _SMALL if self._compressed else _LARGE)
+        content = encode_png(image, self._compressed)
         try:
             with self._environment.begin(write=True) as transaction:
-                new = transaction.put(key.encode(), content.tobytes(), overwrite=False)
+                new = transaction.put(key.encode(), content, overwrite=False)
         except (lmdb.Error, UnicodeEncodeError) as error:
             raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
         if not new:

@@ -15,7 +15,8 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from lorair_arch.data.images import IMAGE_SUFFIXES, decode_image, read_bytes
+from lorair_arch.data.image_kinds import IMAGE_SUFFIXES
+from lorair_arch.data.images import decode_image, read_bytes
 from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError
 
@@ -61,7 +62,7 @@ class Folder(Store):
         self.root = root
         self._files: dict[str, str] = {}
         twice = []
-        for name in natural_sort(_image_files(root)):
+        for name in natural_sort(image_files(root)):
             key = os.path.splitext(name)[0]
             if key in self._files:
                 twice.append(f"'{self._files[key]}' and '{name}'")
@@ -70,7 +71,7 @@ class Folder(Store):
         if not self._files:
             is_lmdb = Path(root, 'data.mdb').exists()
             hint = "it is an LMDB: its name must end in '.lmdb'" if is_lmdb else 'check the path'
-            raise DataError(f"'{root}' holds no images ({', '.join(IMAGE_SUFFIXES)}); {hint}")
+            raise DataError(f"'{root}' holds no images (.png, .jpg, .tif, ...); {hint}")
         self.keys = list(self._files)
 
     def path(self, key: str) -> str:
@@ -181,7 +182,8 @@ def natural_sort(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda n: ([int(p) if p.isdecimal() else p for p in re.split(r'(\d+)', n)], n))
 
 
-def _image_files(root: str) -> Iterator[str]:
+def image_files(root: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[str]:
+    """Gives the files in a folder and its subfolders, hidden ones left out, relative to it."""
     above: dict[str, set[str]] = {root: set()}  # the real paths of all folders above each folder
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
         subfolders.sort()
@@ -191,7 +193,7 @@ def _image_files(root: str) -> Iterator[str]:
             continue
         above |= {os.path.join(folder, name): above[folder] | {real} for name in subfolders}
         for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
+            if name.lower().endswith(suffixes) and not name.startswith('.'):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 
