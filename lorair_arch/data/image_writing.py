@@ -78,13 +78,21 @@ def write_photo(path: str | PathLike[str], photo: Photo) -> None:
     """
     path = Path(path)
     content = encode_photo(photo, path.suffix.lower())
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
         raise DataError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, or raises an OSError."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def encode_png(channels: np.ndarray, compressed: bool = True) -> bytes:

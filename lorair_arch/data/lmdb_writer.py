@@ -10,6 +10,7 @@ import lmdb
 import numpy as np
 
 from lorair_arch.data.image_writing import encode_png
+from lorair_arch.data.stores import key_bytes
 from lorair_arch.errors import DataError
 
 
@@ -39,7 +40,9 @@ class LmdbWriter:
             os.makedirs(self._partial)
             # The map is a limit, not an allocation. Everything is synced once, at the end.
             self._environment = lmdb.open(self._partial, map_size=2**40, sync=False)
-            self._meta = open(os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8')
+            self._meta = open(
+                os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8', errors='surrogateescape'
+            )
         except (OSError, lmdb.Error) as error:
             raise DataError(f"cannot write '{self._path}': {error}") from error
         return self
@@ -53,8 +56,8 @@ class LmdbWriter:
         content = encode_png(image, self._compressed)
         try:
             with self._environment.begin(write=True) as transaction:
-                new = transaction.put(key.encode(), content, overwrite=False)
-        except (lmdb.Error, UnicodeEncodeError) as error:
+                new = transaction.put(key_bytes(key), content, overwrite=False)
+        except lmdb.Error as error:
             raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
         if not new:
             raise DataError(f"two images would have the key '{key}' in '{self._path}'; rename one of them")

@@ -41,7 +41,7 @@ def decode_tiff(content: bytes | memoryview, path: str) -> Photo:
         page = _only_page(file, path)
         check_size((page.imagewidth, page.imagelength), path)
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts))
-        check_whole(max(ends, default=0) <= len(content), path)
+        check_whole(min(page.databytecounts, default=0) > 0 and max(ends) <= len(content), path)
         tag = page.tags.get(_ORIENTATION)
         orientation = tag.value if tag and tag.value in range(1, 9) else 1
         if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
@@ -102,8 +102,9 @@ def _in_rgb(values: np.ndarray, page: TiffPage, path: str) -> Photo:
         return Photo(values[..., 0])
     if kind in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
         return Photo(values)
-    if values.dtype != np.uint8:
-        raise DataError(f"image '{path}' has {kind.name} pixels of 16 bits; convert it to RGB or to 8 bits")
+    if values.dtype != np.uint8 or (kind != PHOTOMETRIC.SEPARATED and page.compression in _JPEG):
+        how = f'of {8 * values.itemsize} bits, {page.compression.name.lower()}'
+        raise DataError(f"image '{path}' has {kind.name} pixels ({how}); convert it to RGB")
     if kind == PHOTOMETRIC.SEPARATED:
         icc = page.tags.get(_ICC)
         return colours.cmyk(values, icc.value if icc else None)
