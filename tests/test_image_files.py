@@ -37,6 +37,9 @@ INKS = np.dstack([255 - RGB, np.full(GREY.shape, 20, np.uint8)])
 FROM_INKS = np.asarray(Image.fromarray(INKS, 'CMYK').convert('RGB'))
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+
+
 def quantised():
     return Image.fromarray(RGB).quantize(16)
 
@@ -143,10 +146,10 @@ def test_one_transparent_colour_of_16_bits():
     np.testing.assert_array_equal(found.alpha == 0, (RGB[0, 0] == RGB).all(2))
 
 
-def test_cmyk_with_a_profile():
-    """A profile of CMYK: that of sRGB by name only is none, and is not taken."""
-    content = saved(Image.fromarray(INKS, 'CMYK'), 'JPEG', icc_profile=b'nonsense')
-    found = complete_photo(content, 'x')
+@pytest.mark.parametrize('icc', [b'nonsense', SRGB, SRGB[:16] + b'CMYK' + SRGB[20:]], ids=['none', 'RGB', 'no tables'])
+def test_cmyk_with_a_profile_that_cannot_be_used(icc):
+    found = complete_photo(saved(Image.fromarray(INKS, 'CMYK'), 'JPEG', icc_profile=icc, quality=100), 'x')
+    assert np.abs(found.pixels.astype(int) - FROM_INKS).max() <= 8
     assert found.icc is None
     assert found.notes == ('its CMYK colours became sRGB without a colour profile, which is not exact',)
 
@@ -280,7 +283,3 @@ def test_the_package_that_is_missing_is_named(monkeypatch, module, extra, start)
     with pytest.raises(DataError) as caught:
         decode_photo(start + bytes(50), 'x')
     assert str(caught.value) == f"'x' is read with the package {module}: pip install 'lorair[{extra}]'"
-
-
-def test_profiles_are_told_apart():
-    assert ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).profile.xcolor_space.strip() == 'RGB'

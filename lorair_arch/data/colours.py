@@ -62,15 +62,18 @@ def profile_fits(icc: bytes, pixels: np.ndarray) -> bool:
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Photo:
-    """Converts CMYK, with its profile if it has one, or Lab."""
+    """Converts CMYK, with its profile if it has one that can be used, or Lab."""
+    srgb = ImageCms.createProfile('sRGB')
     if image.mode == 'LAB':
-        source, note = ImageCms.createProfile('LAB'), 'its Lab colours became sRGB'
-    elif icc and _space(icc) == 'CMYK':
-        source, note = ImageCms.ImageCmsProfile(io.BytesIO(icc)), 'its CMYK colours became sRGB by its colour profile'
-    else:
-        source, note = None, 'its CMYK colours became sRGB without a colour profile, which is not exact'
-    if source:
-        image = ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
+        image = ImageCms.profileToProfile(image, ImageCms.createProfile('LAB'), srgb, outputMode='RGB')
+        return Photo(np.asarray(image), icc=b'', notes=('its Lab colours became sRGB',))
+    if icc and _space(icc) == 'CMYK':
+        try:
+            found = ImageCms.profileToProfile(image, io.BytesIO(icc), srgb, outputMode='RGB')
+            return Photo(np.asarray(found), icc=b'', notes=('its CMYK colours became sRGB by its colour profile',))
+        except ImageCms.PyCMSError:  # it lacks the tables
+            pass
+    note = 'its CMYK colours became sRGB without a colour profile, which is not exact'
     return Photo(np.asarray(image.convert('RGB')), icc=b'', notes=(note,))
 
 

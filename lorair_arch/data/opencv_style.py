@@ -15,6 +15,7 @@ import numpy as np
 from lorair_arch.data.image_writing import WRITABLE, encode_photo, write_whole
 from lorair_arch.data.images import complete_photo, decode_photo, read_bytes
 from lorair_arch.data.photo import Photo
+from lorair_arch.errors import DataError
 
 
 def imread(path: str | os.PathLike[str], flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -47,10 +48,13 @@ def imfrombytes(content: bytes | memoryview, flag: str = 'color', float32: bool 
         float32: scaled to [0, 1], else uint8.
 
     Raises:
-        DataError: if it cannot be decoded; the message cannot name it.
+        ValueError: if it cannot be decoded; whoever knows its name adds it.
     """
     if flag == 'color':
-        image = _colour(complete_photo(content, ''))
+        try:
+            image = _colour(complete_photo(content, ''))
+        except DataError as error:
+            raise ValueError(str(error).replace("image ''", 'the image').replace("''", 'the image')) from error
     else:
         flags = {'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED}
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags[flag])
