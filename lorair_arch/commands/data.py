@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from os.path import expanduser
 
 from lorair_arch.commands.base import add_verb, load_plugins
 from lorair_arch.errors import DataError
@@ -19,11 +20,15 @@ def add(verbs) -> None:
     example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
     verb = add_verb(verbs, 'cache-priors', what, example, _cache_priors)
-    verb.add_argument('-opt', required=True, metavar='FILE', help='options of pre-training or fine-tuning')
-    verb.add_argument('-o', '--output', metavar='OUT', help='*.safetensors; default: path.prior_cache of the options')
+    verb.add_argument(
+        '-opt', type=expanduser, required=True, metavar='FILE', help='options of pre-training or fine-tuning'
+    )
+    verb.add_argument(
+        '-o', '--output', type=expanduser, metavar='OUT', help='*.safetensors; default: path.prior_cache of the options'
+    )
     what = 'read every image that an options file names and list all that is wrong'
     verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check)
-    verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
+    verb.add_argument('-opt', type=expanduser, required=True, metavar='FILE', help='options of a training or a test')
 
 
 def _cache_priors(args: argparse.Namespace) -> None:
