@@ -20,21 +20,27 @@ setup(
     python_requires='>=3.10,<3.13',  # BasicSR 1.4.2 cannot be built on 3.13
     install_requires=[
         'basicsr>=1.4.2,<1.5',  # brings tb-nightly; tensorboard beside it has the same plugins twice and does not start
+        'imagecodecs>=2025.3.30',  # all compressions of TIFF files; all bits of PNG, JPEG 2000, AVIF
         'lmdb>=1.4',
         'numpy>=1.26',
         'open_clip_torch>=2.29',  # knows the paper's ViT-L-14-336-quickgelu
         'opencv-python>=4.8',
         'packaging',
-        'pillow>=10.4',
+        'pillow>=11.3',  # reads AVIF
         'pyyaml>=6',
         'safetensors>=0.4',
         'scikit-image>=0.22',
         'setuptools<82',  # TensorBoard imports pkg_resources
+        'tifffile>=2025.5.10',
         'torch>=2.6',  # before, weights_only=True could be made to run code (CVE-2025-32434)
         'torchvision>=0.21',
         'tqdm',
     ],
-    extras_require={'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff']},
+    extras_require={
+        'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff'],
+        'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
+        'jxl': ['pillow-jxl-plugin>=1.3.4'],
+    },
     entry_points={
         'console_scripts': ['basicsr = lorair_arch.cli:basicsr', 'lorair = lorair_arch.cli:lorair'],
         'basicsr.plugins': ['lorair = lorair_arch:register'],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from lorair_arch.data.facts import Facts, any_size, read_facts
+from lorair_arch.data.facts import Facts, read_facts
 from lorair_arch.data.mistakes import Mistake, different_sizes, quoted, too_small
 from lorair_arch.data.parts import Finder, Image, Part
 from lorair_arch.data.stores import Lmdb
@@ -78,7 +78,7 @@ def _read(parts: list[Part]) -> dict[str, Facts | str]:
     """Reads each image once; gives its facts, or what is wrong with it, by its path."""
     images = {image.path: image for part in parts for image in part.images}
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    with any_size(), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         found = pool.map(_look, images.values())
         return dict(zip(images, tqdm(found, 'Reading', len(images), leave=False, unit='image', disable=None)))
 

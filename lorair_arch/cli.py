@@ -28,7 +28,8 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
         ('test', 'test a network', 'basicsr test -opt options/test/quickstart.yml'),
     ):
         verb = add_verb(verbs, name, what, example, lambda args, name=name: run_files(name, args))
-        verb.add_argument('-opt', nargs='+', required=True, metavar='FILE', help='options files, run one after another')
+        what = 'options files, run one after another'
+        verb.add_argument('-opt', type=os.path.expanduser, nargs='+', required=True, metavar='FILE', help=what)
         launchers = ('none', 'pytorch', 'slurm')
         verb.add_argument('--launcher', choices=launchers, default='none', help='what starts the processes')
         verb.add_argument('--auto_resume', action='store_true', help='continue from the newest state, if there is one')

@@ -31,6 +31,7 @@ def apply() -> None:
     tensors_without_gpu()
     files_written_whole()
     lmdb_opened_once()
+    images_of_any_name()
     prefetch_errors_passed_on()
 
 
@@ -177,6 +178,37 @@ def lmdb_opened_once() -> None:
         self._client = {key: lmdb_environment(os.path.realpath(path)) for key, path in zip(keys, self.db_paths)}
 
     LmdbBackend.__init__ = init
+
+
+def images_of_any_name() -> None:
+    """OpenCV's `imread` and `imwrite` end the process at names that are not UTF-8; its TIFF reader is wrong in places.
+
+    Keys of LMDBs are ASCII for BasicSR, whose own names need not be.
+    """
+    import cv2
+    from basicsr.data import data_util
+    from basicsr.utils import flow_util, img_util, lmdb_util
+    from basicsr.utils.file_client import LmdbBackend
+
+    from lorair_arch.data import opencv_style
+
+    for name in ('imwrite', 'imfrombytes'):
+        original, ours = getattr(img_util, name), getattr(opencv_style, name)
+        for module in list(sys.modules.values()):  # most have imported it by name
+            if vars(module).get(name) is original:
+                setattr(module, name, ours)
+    safe = types.ModuleType('cv2', 'OpenCV with the reader and the writer of this package.')
+    vars(safe).update(vars(cv2))
+    safe.imread = opencv_style.imread
+    safe.imwrite = lambda path, image, params=None: opencv_style.imwrite(image, path, params, auto_mkdir=False) is None
+    for module in (data_util, flow_util, lmdb_util):
+        module.cv2 = safe
+
+    def get(self, filepath: str, client_key: str) -> bytes | None:
+        with self._client[client_key].begin(write=False) as transaction:
+            return transaction.get(str(filepath).encode('utf-8', 'surrogateescape'))
+
+    LmdbBackend.get = get
 
 
 def prefetch_errors_passed_on() -> None:

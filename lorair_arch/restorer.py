@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lorair_arch.data.checks import did_you_mean
+from lorair_arch.data.colours import from_pillow
 from lorair_arch.data.images import to_float
+from lorair_arch.data.photo import Photo
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.tiling import restore_tiled
 from lorair_arch.utils.pretrained import Paths, load_networks
@@ -61,23 +64,30 @@ class Restorer:
         return cls(*load_networks(name_or_path), device=device)
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, degradation: str = AUTO, tile: int | None = None) -> np.ndarray:
+    def __call__(self, image: np.ndarray | Image.Image, degradation: str = AUTO, tile: int | None = None) -> np.ndarray:
         """Restores an image.
 
         Args:
-            image: RGB [H, W, 3] or grey [H, W] or [H, W, 1]; uint8, uint16, or floating point in [0, 1].
+            image: RGB [H, W, 3] or grey [H, W] or [H, W, 1]; uint8, uint16, or floating point in [0, 1]. Or an image of
+                Pillow in any mode, which is not turned; CMYK and Lab become sRGB.
             degradation: 'auto': the router chooses the experts. One of `names`: the expert of that degradation.
             tile: None: the image in one piece. Otherwise the side, in pixels, of overlapping tiles that are restored
                 one after the other, all guided by the whole image, so that memory does not grow with the image.
 
         Returns:
-            RGB [H, W, 3], of the same dtype.
+            The same shape and dtype. What is grey, or has three equal channels, stays so: it is the mean of the three
+            channels that the network gives, as all three estimate the same values. Of an image of Pillow RGB or grey,
+            with its alpha channel unchanged as the last one, if it has one.
 
         Raises:
             DataError: The image has another shape, dtype or range, or does not fit into the GPU's memory.
             OptionsError: `degradation` or `tile` is wrong.
         """
         self.check(degradation, tile)
+        if isinstance(image, Image.Image):
+            photo = _from_pillow(image)
+            restored = self(photo.pixels, degradation, tile)
+            return restored if photo.alpha is None else np.dstack([restored, photo.alpha])
         lq = _to_tensor(image)
         try:
             logits, prior = self.router(lq.to(self.device))
@@ -95,11 +105,16 @@ class Restorer:
                 f'an image of {lq.shape[3]} x {lq.shape[2]} pixels does not fit into the memory of the GPU: restore it '
                 f'in {"smaller " if tile else ""}tiles, such as tile = {tile // 2 if tile else 512}'
             ) from error
-        return _to_image(restored, np.asarray(image).dtype)
+        if (lq == lq[:, :1]).all():
+            restored = restored.clamp(0, 1).mean(1, keepdim=True).expand_as(restored)
+        image = np.asarray(image)
+        restored = _to_image(restored, image.dtype)
+        return restored if image.shape == restored.shape else restored[..., 0].reshape(image.shape)
 
     @torch.inference_mode()
-    def degradations(self, image: np.ndarray) -> dict[str, float]:
+    def degradations(self, image: np.ndarray | Image.Image) -> dict[str, float]:
         """Gives the probability of each degradation, as the router sees the image (see `__call__`)."""
+        image = _from_pillow(image).pixels if isinstance(image, Image.Image) else image
         logits, _ = self.router(_to_tensor(image).to(self.device))
         return dict(zip(self.names, logits[0].float().softmax(0).tolist()))
 
@@ -111,6 +126,10 @@ class Restorer:
             raise OptionsError(f'degradation is {degradation!r}, but these weights have no experts: leave it out')
         if tile is not None and tile < _SMALLEST_TILE:
             raise OptionsError(f'tile is {tile} pixels, but must be at least {_SMALLEST_TILE}; 512 is a good start')
+
+
+def _from_pillow(image: Image.Image) -> Photo:
+    return Photo(np.asarray(image)) if image.mode == 'F' else from_pillow(image, 'of Pillow')
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

@@ -105,9 +105,9 @@ def rotated(orientation):
         (encoded('RGBA'), f"{TRAIN}images with an alpha channel, which will be dropped: '{NOISE}'", 'PNG alpha'),
         (encoded('CMYK', 'JPEG'), None, 'JPEG CMYK'),
         (
-            encoded('RGB', 'TIFF', save_all=True, append_images=[Image.new('RGB', (8, 8))]),
+            encoded('RGB', 'MPO', save_all=True, append_images=[Image.new('RGB', (8, 8))]),
             f"{TRAIN}files of several images, of which the first will be used: '{NOISE}'",
-            'TIFF',
+            'MPO',
         ),
         (
             encoded('RGB', 'JPEG', exif=rotated(3)),

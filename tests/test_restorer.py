@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from lorair_arch import Restorer
+from lorair_arch import Restorer, cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.data.image_kinds import RAW
+from lorair_arch.data.image_writing import write_photo
+from lorair_arch.data.images import read_photo, to_float
+from lorair_arch.data.photo import Photo
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.tiling import restore_tiled
@@ -57,11 +63,22 @@ def test_equals_the_networks(restorer):
     np.testing.assert_allclose(list(probabilities.values()), logits.softmax(1)[0].numpy(), rtol=1e-6)
 
 
-def test_grey_becomes_three_channels(restorer):
-    grey = photo(channels=1)
-    expected = restorer(np.repeat(grey, 3, axis=2))
-    np.testing.assert_array_equal(restorer(grey), expected)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_grey_stays_grey(restorer, dtype):
+    grey = photo(channels=1, dtype=dtype)
+    values = grey if dtype == np.float32 else to_float(grey)
+    lq = torch.from_numpy(values.transpose(2, 0, 1)).expand(1, 3, -1, -1)
+    logits, prior = restorer.router(lq)
+    coloured = restorer.net(lq, prior, logits).clamp(0, 1)[0]
+    assert coloured.std(0).max() > 0.001  # the network itself gives a tint
+    expected = coloured.mean(0).detach().numpy()
+    if dtype != np.float32:
+        expected = (expected * np.iinfo(dtype).max).round().astype(dtype)
+    restored = restorer(grey)
+    assert restored.dtype == dtype
+    np.testing.assert_array_equal(restored, expected[..., None])
     np.testing.assert_array_equal(restorer(grey[..., 0]), expected)
+    np.testing.assert_array_equal(restorer(np.repeat(grey, 3, axis=2)), np.repeat(restored, 3, axis=2))
 
 
 def test_named_degradation_uses_its_expert_alone(restorer):
@@ -160,6 +177,58 @@ def test_without_experts(weights):
 def test_refuses_other_images(restorer, image, message):
     with pytest.raises(DataError, match=message):
         restorer(image)
+
+
+@pytest.mark.parametrize(
+    'mode', ['1', 'L', 'P', 'PA', 'LA', 'La', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr', 'HSV', 'LAB', 'F']
+)
+def test_images_of_pillow_in_any_mode(restorer, mode):
+    image = Image.fromarray(cv2.resize(photo(5, 6), (50, 37)))
+    if mode == 'LAB':
+        srgb, lab = ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB')
+        image = ImageCms.profileToProfile(image, srgb, lab, outputMode='LAB')
+        expected = np.asarray(ImageCms.profileToProfile(image, lab, srgb, outputMode='RGB'))
+    elif mode == 'F':
+        image = Image.fromarray(np.asarray(image.convert('L'), np.float32) / 255)
+        expected = np.asarray(image)
+    else:
+        alpha = Image.fromarray(photo(channels=1)[..., 0])
+        between = {'La': 'LA', 'RGBa': 'RGBA', 'PA': 'RGBA'}.get(mode, mode)
+        image = image.convert(between)
+        if 'A' in between:
+            image.putalpha(alpha)
+        image = image.quantize(8).convert('PA') if mode == 'PA' else image.convert(mode)
+        plain = {'1': 'L', 'L': 'L', 'LA': 'LA', 'La': 'LA', 'PA': 'RGBA', 'RGBA': 'RGBA', 'RGBa': 'RGBA'}
+        expected = np.asarray(image.convert(plain.get(mode, 'RGB')))
+    assert image.mode == mode
+    restored = restorer(image)
+    assert restored.shape == expected.shape and restored.dtype == expected.dtype
+    if mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa'):
+        np.testing.assert_array_equal(restored[..., -1], expected[..., -1])
+        restored, expected = restored[..., :-1], expected[..., :-1]
+    np.testing.assert_array_equal(restored, restorer(np.ascontiguousarray(expected)))
+    assert list(restorer.degradations(image)) == NAMES
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'I;16B', 'I'])
+def test_deep_grey_images_of_pillow(restorer, mode):
+    grey = photo(dtype=np.uint16, channels=1)[..., 0]
+    kinds = {'I;16': '<u2', 'I;16B': '>u2', 'I': 'i4'}
+    image = Image.frombytes(mode, (50, 37), grey.astype(kinds[mode]).tobytes())
+    restored = restorer(image)
+    assert restored.dtype == np.uint16
+    np.testing.assert_array_equal(restored, restorer(grey))
+    with pytest.raises(DataError, match="image 'of Pillow' has int32 pixels; convert it to 8 or 16 bits"):
+        restorer(Image.fromarray(np.full((4, 4), 70000, np.int32)))
+
+
+def test_transparent_colours_of_palettes_of_pillow(restorer):
+    image = Image.fromarray(photo()).quantize(16)
+    image.info['transparency'] = 3
+    expected = np.asarray(image.convert('RGBA'))
+    restored = restorer(image)
+    np.testing.assert_array_equal(restored[..., 3], expected[..., 3])
+    np.testing.assert_array_equal(restored[..., :3], restorer(expected[..., :3]))
 
 
 def test_refuses_wrong_options(restorer):
@@ -280,10 +349,10 @@ def test_keeps_transparency_and_depth(weights, restorer, tmp_path, dtype):
     for suffix in ('png', 'tif', 'jpg'):
         restore_paths(tmp_path / 'in.png', tmp_path / f'out.{suffix}', weights, device='cpu')
     for suffix in ('png', 'tif'):
-        restored = read(tmp_path / f'out.{suffix}')
-        assert restored.dtype == dtype
-        np.testing.assert_array_equal(restored[..., 3], image[..., 3])
-        np.testing.assert_array_equal(restored[..., 2::-1], restorer(image[..., 2::-1]))
+        restored = read_photo(tmp_path / f'out.{suffix}')
+        assert restored.pixels.dtype == dtype
+        np.testing.assert_array_equal(restored.alpha, image[..., 3])
+        np.testing.assert_array_equal(restored.pixels, restorer(image[..., 2::-1]))
     assert read(tmp_path / 'out.jpg').shape == (37, 50, 3)
 
 
@@ -298,6 +367,75 @@ def test_exif_rotation_is_honoured(weights, restorer, tmp_path, orientation, suf
     restore_paths(source, tmp_path / 'out.png', weights, device='cpu')
     expected = np.asarray(ImageOps.exif_transpose(Image.open(source)))
     np.testing.assert_array_equal(read(tmp_path / 'out.png')[..., ::-1], restorer(expected))
+
+
+def test_grey_files_stay_grey(weights, tmp_path):
+    for name, image in odd_greys().items():
+        Path(tmp_path, 'in').mkdir(exist_ok=True)
+        write_photo(tmp_path / 'in' / name, image)
+        for suffix in ('.png', '.tif', '.jpg', '.webp'):
+            restore_paths(tmp_path / 'in' / name, tmp_path / f'out{suffix}', weights, device='cpu')
+            found = read_photo(tmp_path / f'out{suffix}')
+            assert (found.rgb == found.rgb[..., :1]).all() or suffix == '.webp'
+            if suffix in ('.png', '.tif'):
+                assert found.pixels.ndim == 2 and found.pixels.dtype == image.pixels.dtype
+                np.testing.assert_array_equal(found.alpha, image.alpha)
+            assert np.ptp(found.rgb.astype(int), axis=2).max() <= 2
+
+
+def odd_greys():
+    grey = photo(channels=1)[..., 0]
+    deep = grey.astype(np.uint16) * 257
+    return {
+        '8.png': Photo(grey), '16.png': Photo(deep), '8a.png': Photo(grey, grey), '16a.tif': Photo(deep, deep),
+        'g.jpg': Photo(grey),
+    }  # fmt: skip
+
+
+def test_all_formats_in_a_folder_are_restored_or_listed(photos, weights, tmp_path):
+    smooth = Image.fromarray(cv2.resize(photo(5, 6), (50, 37)))
+    names = ['b.avif', 'c.gif', 'd.jp2', 'e.jfif', 'f.bmp', 'g.ppm', 'h.tga', 'i.webp', 'j.JPE']
+    for name in names:
+        smooth.save(photos / name)
+    for name, content in (
+        ('k.svg', b'<svg></svg>'),
+        ('l.psd', b'8BPS' + bytes(30)),
+        ('m.NEF', b'II*\0' + bytes(30)),
+        ('n.exr', b'hello'),
+        ('o.jpg', b'<html>no</html>'),
+    ):
+        (photos / name).write_bytes(content)
+    smooth.save(photos / 'p.gif', save_all=True, append_images=[Image.fromarray(photo())])
+    with pytest.raises(DataError) as caught:
+        restore_paths(photos, tmp_path / 'out', weights, device='cpu')
+    first, *lines = str(caught.value).splitlines()
+    assert first == '6 of 17 images could not be restored:'
+    expected = {
+        'k.svg': 'is an SVG file; save it as PNG',
+        'l.psd': 'is a Photoshop file; save it as TIFF or PNG',
+        'm.NEF': f'is {RAW}',
+        'n.exr': 'has the suffix of a format that is not read; save it as PNG or TIFF',
+        'o.jpg': 'is a web page (a download gave a page instead of the file); download it again',
+        'p.gif': 'is an animation of 2 frames, and a single image is needed; save each as a file of its own',
+    }
+    assert sorted(lines) == sorted(f"'{photos / name}' {what}" for name, what in expected.items())
+    restored = {path.stem for path in (tmp_path / 'out').glob('*.png')}
+    assert restored == {'a', *(Path(name).stem for name in names)}
+    with Image.open(photos / 'd.jp2') as image:
+        source = np.asarray(image)
+    found = read(tmp_path / 'out' / 'd.png')[..., ::-1]
+    np.testing.assert_array_equal(found, Restorer.from_pretrained(weights, 'cpu')(source))
+
+
+def test_the_home_folder(photos, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(photos)
+    command = ['restore', '~/photos/a.jpg', '-o=~/out.png', '--weights', '~/weights', '--device', 'cpu']
+    assert cli.lorair(command) == 0
+    assert read(tmp_path / 'out.png').shape == (37, 50, 3)
+    restore_paths('~/photos/a.jpg', '~/again.png', '~/weights', device='cpu')
+    assert (tmp_path / 'again.png').read_bytes() == (tmp_path / 'out.png').read_bytes()
+    assert not list(photos.glob('~*'))
 
 
 def test_unreadable_images_are_named_and_the_others_restored(photos, weights, tmp_path):

@@ -9,10 +9,11 @@ import skimage
 from torch.utils.data import DataLoader
 
 from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.image_writing import write_photo
 from lorair_arch.data.images import decode_image, read_bytes, to_float
 from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.photo import Photo
 from lorair_arch.running.loaders import build_train_loader
-from lorair_arch.utils.photos import Photo, write_photo
 
 _NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')
 _EPOCH = 6  # times that each photograph is read
@@ -41,7 +42,7 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
                     writer.put(key, image)
         else:
             for key, image in images[side].items():
-                write_photo(Path(root, f'{key}.png'), Photo(image, None))
+                write_photo(Path(root, f'{key}.png'), Photo(image))
     options = {
         'name': kind,
         'type': 'AllInOneDataset',

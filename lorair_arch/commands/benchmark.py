@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from os.path import expanduser
 
 from lorair_arch.commands.base import add_overwrite, add_verb
 
@@ -23,7 +24,9 @@ def add(verbs) -> None:
     verb.add_argument('--bf16', action='store_true', help='train in bf16, experts and plain network alike')
     verb.add_argument('--only', nargs='+', metavar='KEY', help='keys to measure; default: all')
     verb.add_argument('--rounds', type=int, default=10, metavar='N', help='how often each is measured; default: 10')
-    verb.add_argument('--json', metavar='FILE', help='where to write the results, with a description of the machine')
+    verb.add_argument(
+        '--json', type=expanduser, metavar='FILE', help='where to write the results, with a description of the machine'
+    )
     add_overwrite(verb)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from os.path import expanduser
 
 from lorair_arch.commands.base import add_overwrite, add_verb, load_plugins
-from lorair_arch.errors import DataError
+from lorair_arch.errors import DataError, OptionsError
 
 logger = logging.getLogger('lorair_arch')
 
@@ -21,17 +22,22 @@ def add(verbs) -> None:
     example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
     verb = add_verb(verbs, 'cache-priors', what, example, _cache_priors)
-    verb.add_argument('-opt', required=True, metavar='FILE', help='options of pre-training or fine-tuning')
-    verb.add_argument('-o', '--output', metavar='OUT', help='*.safetensors; default: path.prior_cache of the options')
+    verb.add_argument(
+        '-opt', type=expanduser, required=True, metavar='FILE', help='options of pre-training or fine-tuning'
+    )
+    verb.add_argument(
+        '-o', '--output', type=expanduser, metavar='OUT', help='*.safetensors; default: path.prior_cache of the options'
+    )
     add_overwrite(verb)
     what = 'read every image that an options file names and list all that is wrong'
     verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check)
-    verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
-    example = 'lorair data show -opt options/zoo/2_pretrain.yml -o sheet.png'
+    verb.add_argument('-opt', type=expanduser, required=True, metavar='FILE', help='options of a training or a test')
+    example = 'lorair data show -opt options/zoo/3_pretrain.yml -o sheet.png'
     what = 'draw samples of an options file as training will see them'
     verb = add_verb(verbs, 'show', what, example, _show)
-    verb.add_argument('-opt', required=True, metavar='FILE', help='options of a training or a test')
-    verb.add_argument('-o', '--output', required=True, metavar='OUT', help='the picture: *.png or *.jpg')
+    verb.add_argument('-opt', type=expanduser, required=True, metavar='FILE', help='options of a training or a test')
+    verb.add_argument('-o', '--output', type=expanduser, required=True, metavar='OUT', help='the picture: *.png')
+    add_overwrite(verb)
     verb.add_argument('--dataset', default='train', metavar='KEY', help='train, val, test_1, ...; default: train')
     verb.add_argument('--samples', type=int, default=4, metavar='N', help='of each degradation; default: 4')
     verb.add_argument('--seed', type=int, default=0, metavar='N', help='another one shows other samples')
@@ -74,11 +80,15 @@ def _show(args: argparse.Namespace) -> None:
 
     lorair_arch.register()
     load_plugins()
+    from lorair_arch.data.image_writing import encode_png
     from lorair_arch.data.show import show_data
-    from lorair_arch.utils.photos import Photo, write_photo
+    from lorair_arch.files import check_output, write_file
 
+    if not args.output.endswith('.png'):
+        raise OptionsError(f"output '{args.output}' is the name of no PNG: let it end in .png")
+    check_output(args.output, args.overwrite)
     sheet = np.asarray(show_data(args.opt, args.dataset, args.samples, args.seed))
-    write_photo(args.output, Photo(sheet, None))
+    write_file(args.output, encode_png(sheet))
     logger.info(f'{args.output}: {sheet.shape[1]} x {sheet.shape[0]} pixels')
 
 

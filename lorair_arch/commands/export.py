@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from os.path import expanduser
 
 from lorair_arch.commands.base import add_overwrite, add_verb
 
@@ -15,8 +16,10 @@ def add(verbs) -> None:
     example = 'lorair export results/quickstart/weights rain.safetensors --degradation rain'
     what = 'merge the experts of one degradation into a plain network'
     verb = add_verb(verbs, 'export', what, example, _export)
-    verb.add_argument('input', nargs='+', metavar='INPUT', help='a restorer and its experts: files, or their folder')
-    verb.add_argument('output', metavar='OUTPUT', help='*.safetensors or *.pth')
+    verb.add_argument(
+        'input', type=expanduser, nargs='+', metavar='INPUT', help='a restorer and its experts: files, or their folder'
+    )
+    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help='*.safetensors or *.pth')
     verb.add_argument('--degradation', required=True, metavar='NAME', help='whose experts')
     add_overwrite(verb)
 

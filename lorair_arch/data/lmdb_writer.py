@@ -6,18 +6,12 @@ import os
 import shutil
 from types import TracebackType
 
-import cv2
 import lmdb
 import numpy as np
 
+from lorair_arch.data.image_writing import encode_png
+from lorair_arch.data.stores import key_bytes
 from lorair_arch.errors import DataError, OutputError
-
-# OpenCV's own way, level 1 with a simple filter. Asked for level 1 it would choose among all filters: not smaller, but
-# 1.4 times as slow to decode.
-_SMALL: list[int] = []
-_LARGE = [cv2.IMWRITE_PNG_COMPRESSION, 0]
-if hasattr(cv2, 'IMWRITE_PNG_FILTER'):
-    _LARGE += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]  # filters would cost most of the time
 
 
 class LmdbWriter:
@@ -47,7 +41,9 @@ class LmdbWriter:
             # The map is a limit, not an allocation. Everything is synced once, at the end. Nobody else knows of the
             # folder, and a file of locks would kill the process on a full disk.
             self._environment = lmdb.open(self._partial, map_size=2**40, sync=False, lock=False)
-            self._meta = open(os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8')
+            self._meta = open(
+                os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8', errors='surrogateescape'
+            )
         except (OSError, lmdb.Error) as error:
             shutil.rmtree(self._partial, ignore_errors=True)
             raise OutputError(f"cannot write '{self._path}': {error}") from error
@@ -59,11 +55,11 @@ class LmdbWriter:
         Raises:
             DataError: if the key is in use, empty or longer than LMDB allows, or the disk is full.
         """
-        _, content = cv2.imencode('.png', image[..., ::-1], _SMALL if self._compressed else _LARGE)
+        content = encode_png(image, self._compressed)
         try:
             with self._environment.begin(write=True) as transaction:
-                new = transaction.put(key.encode(), content.tobytes(), overwrite=False)
-        except (lmdb.Error, UnicodeEncodeError) as error:
+                new = transaction.put(key_bytes(key), content, overwrite=False)
+        except lmdb.Error as error:
             raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
         if not new:
             raise DataError(f"two images would have the key '{key}' in '{self._path}'; rename one of them")

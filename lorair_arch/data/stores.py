@@ -15,7 +15,8 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from lorair_arch.data.images import IMAGE_SUFFIXES, decode_image, read_bytes
+from lorair_arch.data.image_kinds import IMAGE_SUFFIXES
+from lorair_arch.data.images import decode_image, read_bytes
 from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError
 
@@ -70,7 +71,7 @@ class Folder(Store):
         if not self._files:
             is_lmdb = Path(root, 'data.mdb').exists()
             hint = "it is an LMDB: its name must end in '.lmdb'" if is_lmdb else 'check the path'
-            raise DataError(f"'{root}' holds no images ({', '.join(IMAGE_SUFFIXES)}); {hint}")
+            raise DataError(f"'{root}' holds no images (.png, .jpg, .tif, ...); {hint}")
         self.keys = list(self._files)
 
     def path(self, key: str) -> str:
@@ -105,7 +106,7 @@ class Lmdb(Store):
     @contextmanager
     def opened(self, key: str) -> Iterator[memoryview]:
         with self._reading(key) as transaction:
-            yield transaction.get(key.encode()) or memoryview(b'')
+            yield transaction.get(key_bytes(key)) or memoryview(b'')
 
     def unlisted(self) -> int:
         """Counts the images that meta_info.txt does not list, and nobody will see."""
@@ -113,7 +114,7 @@ class Lmdb(Store):
 
     def _holds(self, key: str) -> bool:
         with self._reading(key) as transaction:
-            return transaction.get(key.encode()) is not None
+            return transaction.get(key_bytes(key)) is not None
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[lmdb.Transaction]:
@@ -156,7 +157,7 @@ def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
         DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name, or
             names a file outside.
     """
-    lines = read_bytes(path).decode('utf-8-sig', 'replace').splitlines()
+    lines = read_bytes(path).decode('utf-8-sig', 'surrogateescape').splitlines()
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())
@@ -169,6 +170,11 @@ def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
     if not sizes:
         raise DataError(f"'{path}' lists no images")
     return sizes
+
+
+def key_bytes(key: str) -> bytes:
+    """Gives the key in an LMDB: UTF-8, or the bytes of a file's name that are not."""
+    return key.encode('utf-8', 'surrogateescape')
 
 
 def normal(name: str) -> str:

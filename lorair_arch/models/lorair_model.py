@@ -127,6 +127,7 @@ class RestorationModel(Validated, StageModel):
 
     def _keep_picture(self, name: str) -> None:
         """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
+        name = name.encode('utf-8', 'backslashreplace').decode()  # a file's name may be of any bytes, a tag may not
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
             self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
 

@@ -10,9 +10,10 @@ from typing import Any
 from basicsr.utils import tensor2img
 from torch import Tensor
 
-from lorair_arch.data.images import IMAGE_SUFFIXES
+from lorair_arch.data.image_kinds import IMAGE_SUFFIXES
+from lorair_arch.data.image_writing import write_photo
+from lorair_arch.data.photo import Photo
 from lorair_arch.files import fitting
-from lorair_arch.utils.photos import Photo, write_photo
 
 
 def name_of(sample: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -61,4 +62,4 @@ def save_image(path: Path, image: Tensor) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    write_photo(path, Photo(tensor2img(image, rgb2bgr=False), None))
+    write_photo(path, Photo(tensor2img(image, rgb2bgr=False)))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lorair_arch.data.image_writing import encode_photo, left_out
+from lorair_arch.data.images import read_photo
 from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import exists, write_file
 from lorair_arch.restorer import AUTO, Restorer
 from lorair_arch.restoring.plan import LONGEST_SIDES, Job, Plan, mark, plan
-from lorair_arch.utils.photos import encode_photo, read_photo
 from lorair_arch.utils.pretrained import Paths
 
 logger = logging.getLogger('lorair_arch')
@@ -99,13 +100,16 @@ def _restore(job: Job, restorer: Restorer, degradation: str, tile: int | None, o
     if not overwrite and exists(job.target):
         return False
     photo, suffix = read_photo(job.source), job.target.suffix.lower()
-    height, width = photo.rgb.shape[:2]
+    height, width = photo.pixels.shape[:2]
     longest = LONGEST_SIDES.get(suffix)
     if longest and max(height, width) > longest:
         raise DataError(
             f"'{job.source}' has {width} x {height} pixels, but a {suffix} file at most {longest} a side: take .png or "
             '.tif for the output'
         )
-    content = encode_photo(photo._replace(rgb=restorer(photo.rgb, degradation, tile)), suffix)
+    photo = photo._replace(pixels=restorer(photo.pixels, degradation, tile))
+    content = encode_photo(photo, suffix)
     write_file(job.target, mark(content) if suffix == '.png' else content)
+    for note in (*photo.notes, *left_out(photo, suffix)):
+        logger.warning(f"'{job.source}': {note}")
     return True

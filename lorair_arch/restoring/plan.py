@@ -11,11 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lorair_arch.data.images import IMAGE_SUFFIXES
+from lorair_arch.data.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
+from lorair_arch.data.image_writing import WRITABLE
 from lorair_arch.data.stores import image_files, natural_sort, normal
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import check_folder, exists, fitting
-from lorair_arch.utils.photos import WRITABLE
 
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
@@ -134,7 +134,10 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
         )
     within = _Folder(output)
     results, originals, refused, taken = [], [], [], set()
-    for name in natural_sort(image_files(str(source))):
+    for name in natural_sort(image_files(str(source), (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))):
+        if name.lower().endswith(OTHER_SUFFIXES):
+            refused.append(refusal(str(source / name)))
+            continue
         if os.path.exists(source / name) and not os.path.isfile(source / name):  # a pipe would be waited for for ever
             refused.append(f"cannot read '{source / name}': it is no file")
             continue

@@ -118,7 +118,8 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
         CheckpointError: A file is damaged or something else, or there are two of a kind.
     """
     files: dict[str, Weights] = {}
-    for path in _files([paths] if isinstance(paths, (str, os.PathLike)) else paths):
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    for path in _files(Path(path).expanduser() for path in paths):
         state_dict, meta = state_dict_of(path, 'params_ema')
         meta = meta or {}
         kind = meta.get('kind') or kind_of(state_dict)

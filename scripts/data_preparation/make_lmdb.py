@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from os.path import expanduser
 
 from tqdm import tqdm
 
@@ -48,9 +49,11 @@ def make_lmdb(lq: str | None, gt: str, out: str, match: str | None = None, compr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--lq', help='folder of the degraded images; leave it out for clean images alone')
-    parser.add_argument('--gt', required=True, help='folder of the clean images')
-    parser.add_argument('--out', required=True, help='start of the names of the LMDBs')
+    parser.add_argument(
+        '--lq', type=expanduser, help='folder of the degraded images; leave it out for clean images alone'
+    )
+    parser.add_argument('--gt', type=expanduser, required=True, help='folder of the clean images')
+    parser.add_argument('--out', type=expanduser, required=True, help='start of the names of the LMDBs')
     parser.add_argument(
         '--match', help="regular expression whose group is what the names of a pair share, such as '^(\\d+)' for RESIDE"
     )

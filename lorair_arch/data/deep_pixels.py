@@ -1,0 +1,72 @@
+"""The formats whose pixels of more than 8 bits Pillow would cut to 8: read with another library."""
+
+from __future__ import annotations
+
+import re
+
+import cv2
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from lorair_arch.data.photo import full_range
+
+
+def deep_pixels(image: Image.Image, content: bytes | memoryview, path: str) -> np.ndarray | None:
+    """Gives all bits of an image that has more than 8 of them.
+
+    Args:
+        image: what Pillow makes of it.
+        content: the file.
+        path: its name, for messages.
+
+    Returns:
+        uint16, grey [H, W] or [H, W, 2 to 4], or None: it has 8 bits.
+    """
+    read = _READERS.get(image.format)
+    found = read(image, bytes(content)) if read else None
+    if found is None or found[1] <= 8:
+        return None
+    return full_range(*found, path)
+
+
+def _jpeg2000(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    size = content.find(b'\xff\x51')  # the segment with the bits of the first component
+    bits = (content[size + 40] & 0x7F) + 1
+    return (imagecodecs.jpeg2k_decode(content), bits) if bits > 8 else None
+
+
+def _avif(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    flags = content[content.find(b'av1C') + 6]
+    bits = 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+    return (imagecodecs.avif_decode(content), bits) if bits > 8 else None
+
+
+def _jpegxl(image: Image.Image, content: bytes) -> tuple[np.ndarray, int]:
+    pixels = imagecodecs.jpegxl_decode(content)
+    return pixels, 8 * pixels.itemsize
+
+
+def _heif(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    import pillow_heif
+
+    bits = image.info.get('bit_depth', 8)
+    if bits <= 8:
+        return None
+    pixels = np.asarray(pillow_heif.open_heif(content, convert_hdr_to_8bit=False))
+    return pixels >> (16 - bits), bits
+
+
+def _ppm(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    words = re.sub(rb'#[^\n]*', b'', content[:4096]).split(maxsplit=4)
+    largest = int(words[3]) if words[0] not in (b'P1', b'P4') else 1
+    if largest < 256:
+        return None
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:  # it says why on the console alone
+        raise ValueError('truncated')
+    pixels = pixels if pixels.ndim == 2 else pixels[..., ::-1]
+    return np.rint(pixels * (65535 / largest)).astype(np.uint16), 16
+
+
+_READERS = {'JPEG2000': _jpeg2000, 'AVIF': _avif, 'JXL': _jpegxl, 'HEIF': _heif, 'PPM': _ppm}
