@@ -18,6 +18,7 @@ import numpy as np
 from lorair_arch.data.images import IMAGE_SUFFIXES, decode_image, read_bytes
 from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError
+from lorair_arch.utils.texts import decode
 
 Look = Callable[[bytes | memoryview], Any]  # is shown an encoded image
 
@@ -153,10 +154,15 @@ def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
         (width, height) of each image, or None where the line does not say it.
 
     Raises:
-        DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name, or
-            names a file outside.
+        DataError: if the file cannot be read, is no text in UTF-8, lists nothing, or has a line that does not begin
+            with a file name, or names a file outside.
     """
-    lines = read_bytes(path).decode('utf-8-sig', 'replace').splitlines()
+    try:
+        lines = decode(read_bytes(path)).splitlines()
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"'{path}' {error}") from error
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())

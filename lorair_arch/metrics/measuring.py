@@ -1,8 +1,8 @@
 """Measures an image by the metrics of the options; says of each that could not be measured why.
 
-The rule of validations, tests and reports: a metric without a finite value for an image is left out for that image, which
-is named with the reason, and its mean is that of the other images. So is the infinite PSNR of an image that equals its
-ground truth: one such image would hide all others.
+The rule of validations, tests and reports: a metric without a finite value for an image is left out for that image,
+which is named with the reason, and its mean is that of the other images. So is the infinite PSNR of an image that
+equals its ground truth: one such image would hide all others.
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ class Validated:
                 get_root_logger().warning(sentence)
             self.said.add(sentence)
 
-    def _keep_best(self, dataset: str, values: dict[str, float | None], current_iter: int) -> dict[str, tuple[float, int]]:
+    def _keep_best(
+        self, dataset: str, values: dict[str, float | None], current_iter: int
+    ) -> dict[str, tuple[float, int]]:
         """Updates the best value of each metric and the iteration that gave it."""
         if not hasattr(self, 'best'):
             self.best: dict[str, dict] = {}
