@@ -30,6 +30,7 @@ def apply() -> None:
     ddp_without_gpu()
     tensors_without_gpu()
     files_written_whole()
+    texts_in_utf8()
     lmdb_opened_once()
     images_of_any_name()
     prefetch_errors_passed_on()
@@ -160,6 +161,19 @@ def files_written_whole() -> None:
             self.best_metric_results = resume_state['best_metric_results']
 
     BaseModel.resume_training = resume_training
+
+
+def texts_in_utf8() -> None:
+    """BasicSR reads and writes options, lists of images and other texts in the encoding of the locale."""
+    import basicsr.train
+    from basicsr.utils import lmdb_util, plot_util  # noqa: F401
+
+    from lorair_arch.utils.texts import copy_opt_file, open_text
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith('basicsr.'):
+            module.open = open_text
+    basicsr.train.copy_opt_file = copy_opt_file
 
 
 def lmdb_opened_once() -> None:

@@ -76,8 +76,8 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Writes a JSON file for people to read, as `write_file` does."""
-    write_file(path, (json.dumps(content, indent=2) + '\n').encode())
+    """Writes a JSON file for people to read, as `write_file` does; NaN and infinity, which JSON has not, are refused."""
+    write_file(path, (json.dumps(content, indent=2, allow_nan=False) + '\n').encode())
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:

@@ -14,11 +14,10 @@ from lorair_arch.data.colours import from_pillow
 from lorair_arch.data.images import to_float
 from lorair_arch.data.photo import Photo
 from lorair_arch.errors import DataError, OptionsError
-from lorair_arch.tiling import restore_tiled
+from lorair_arch.tiling import restore_tiled, smallest_tile
 from lorair_arch.utils.pretrained import Paths, load_networks
 
 AUTO = 'auto'
-_SMALLEST_TILE = 32
 
 
 class Restorer:
@@ -96,10 +95,10 @@ class Restorer:
                 logits = torch.full_like(logits, -torch.inf)
                 logits[:, self.names.index(degradation)] = 0
 
-            def restore(part: Tensor) -> Tensor:
-                return self.net(part.to(self.device), prior, logits).cpu()
-
-            restored = restore_tiled(restore, lq, tile) if tile else restore(lq)
+            if tile:
+                restored = restore_tiled(self.net, lq, prior, logits, tile)
+            else:
+                restored = self.net(lq.to(self.device), prior, logits).cpu()
         except torch.cuda.OutOfMemoryError as error:
             raise DataError(
                 f'an image of {lq.shape[3]} x {lq.shape[2]} pixels does not fit into the memory of the GPU: restore it '
@@ -124,8 +123,9 @@ class Restorer:
             raise OptionsError(f'degradation is {degradation!r}{did_you_mean(degradation, (AUTO, *self.names))}')
         if degradation != AUTO and not self.net.num_experts:
             raise OptionsError(f'degradation is {degradation!r}, but these weights have no experts: leave it out')
-        if tile is not None and tile < _SMALLEST_TILE:
-            raise OptionsError(f'tile is {tile} pixels, but must be at least {_SMALLEST_TILE}; 512 is a good start')
+        smallest = smallest_tile(self.net)
+        if tile is not None and tile < smallest:
+            raise OptionsError(f'tile is {tile} pixels, but must be at least {smallest}; 512 is a good start')
 
 
 def _from_pillow(image: Image.Image) -> Photo:

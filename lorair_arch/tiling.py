@@ -1,52 +1,109 @@
-"""Restores an image in overlapping tiles, so that the memory of the network does not grow with the image."""
+"""Restores an image in overlapping tiles, so that the memory of the network does not grow with the image.
+
+A tile gives what the whole image would give if it starts where the network's strides do, sees enough beyond what it is
+used for, and has the means over space of the whole image (`tile_means.py`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-OVERLAP = 8  # neighbours share an eighth of their side
+from lorair_arch.tile_means import TileMeans
+
+# Neighbours share an eighth of their side or more, at least so many pixels.
+_PART, _LEAST = 8, 16
 
 
-def restore_tiled(restore: Callable[[Tensor], Tensor], image: Tensor, tile: int) -> Tensor:
-    """Restores tile by tile and blends the tiles where they overlap.
+class Span(NamedTuple):
+    """A tile along one axis.
+
+    Attributes:
+        seen: The pixels of the image that the network sees.
+        core: The tile's own part, within what is seen: the cores of all tiles cover the axis once.
+        weights: Of each pixel of the tile in the result. Over the axis they sum to 1; towards a neighbour they fall
+            smoothly to 0 before the tile ends, where it has seen the least of its surroundings.
+    """
+
+    seen: slice
+    core: slice
+    weights: Tensor
+
+
+def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor | None, tile: int) -> Tensor:
+    """Restores tile by tile, each with the means of the whole image, and blends the tiles where they overlap.
 
     Args:
-        restore: Restores [1, 3, h, w] of any size.
-        image: [1, 3, H, W].
-        tile: Side of the tiles in pixels. An image that fits into one is restored in one piece.
+        net: A `LoRAIR` in evaluation mode.
+        image: [1, 3, H, W] on the CPU; tiles go to the network's device one after the other.
+        prior: Of the whole image, [1, P].
+        logits: Of the whole image, [1, E], or None.
+        tile: Side of the tiles in pixels, at least `smallest_tile(net)`; rounded down to a multiple of `net.multiple`.
+            An image that fits into one is restored in one piece.
 
     Returns:
-        [1, 3, H, W].
+        [1, 3, H, W] on the CPU.
     """
-    rows, columns = (_place(length, tile) for length in image.shape[-2:])
+    net = net.runner(logits)
+    rows, columns = (place(length, tile, net.multiple) for length in image.shape[-2:])
+    tiles = [(row, column) for row in rows for column in columns]
+    if len(tiles) == 1:
+        return net(image.to(prior.device), prior, logits).cpu()
+
+    def restore(row: Span, column: Span) -> Tensor:
+        return net(image[..., row.seen, column.seen].to(prior.device), prior, logits).cpu()
+
     out = torch.zeros_like(image)
-    for top, row_weights in rows:
-        for left, column_weights in columns:
-            area = ..., slice(top, top + len(row_weights)), slice(left, left + len(column_weights))
-            out[area] += restore(image[area]) * row_weights[:, None] * column_weights
+    with TileMeans(net) as means:
+        for row, column in means.sample(tiles, tile**2):
+            with means.recorded((row.core, column.core)):
+                restore(row, column)
+        for row, column in tiles:
+            out[..., row.seen, column.seen] += restore(row, column) * row.weights[:, None] * column.weights
     return out
 
 
-def _place(length: int, tile: int) -> list[tuple[int, Tensor]]:
-    """Spreads tiles evenly along one axis.
+def smallest_tile(net: nn.Module) -> int:
+    """Gives the smallest side of tiles, in pixels: neighbours share a half of it at most."""
+    return max(32, 2 * net.multiple)
 
-    Returns:
-        The start of each tile, and the weight of each of its pixels. Over a whole axis the weights sum to 1; towards
-        a neighbour they fall smoothly to 0, where a tile has seen the least of its surroundings.
+
+def place(length: int, tile: int, multiple: int) -> list[Span]:
+    """Spreads tiles evenly along one axis, at multiples of the network's stride.
+
+    Args:
+        length: Of the axis, in pixels.
+        tile: Longest side of a tile.
+        multiple: What the network pads to; starts and all sides but the last are multiples of it.
     """
-    overlap, size = max(tile // OVERLAP, 1), min(tile, length)
-    count = max(1, math.ceil((length - overlap) / (tile - overlap)))
-    starts = [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]
-    ramp = torch.sin((torch.arange(overlap) + 0.5) / overlap * math.pi / 2) ** 2
-    weights = torch.ones(count, size)
-    if count > 1:
-        weights[1:, :overlap] *= ramp
-        weights[:-1, -overlap:] *= ramp.flip(0)
-    total = torch.zeros(length)
-    for start, weight in zip(starts, weights):
-        total[start : start + size] += weight
-    return [(start, weight / total[start : start + size]) for start, weight in zip(starts, weights)]
+    tile -= tile % multiple
+    if length <= tile:
+        return [Span(slice(0, length), slice(0, length), torch.ones(length))]
+    overlap = math.ceil(max(tile / _PART, _LEAST) / multiple) * multiple
+    last = math.ceil((length - tile) / multiple)  # starts are counted in multiples
+    gaps = math.ceil(last * multiple / (tile - overlap))
+    starts = [round(i * last / gaps) * multiple for i in range(gaps + 1)]
+    stops = [min(start + tile, length) for start in starts]
+    shared = list(zip(starts[1:], stops))  # what each tile shares with the next
+    cuts = [0, *((start + stop) // 2 // multiple * multiple for start, stop in shared), length]
+    weights, total = [], torch.zeros(length)
+    for i, (start, stop) in enumerate(zip(starts, stops)):
+        pixels = torch.arange(start, stop)
+        rising = _ramp(pixels, *shared[i - 1]) if i else 1
+        falling = 1 - _ramp(pixels, *shared[i]) if i < gaps else 1
+        weights.append(rising * falling * torch.ones(len(pixels)))
+        total[start:stop] += weights[-1]
+    return [
+        Span(slice(start, stop), slice(low - start, high - start), weight / total[start:stop])
+        for start, stop, low, high, weight in zip(starts, stops, cuts, cuts[1:], weights)
+    ]
+
+
+def _ramp(pixels: Tensor, start: int, stop: int) -> Tensor:
+    """Rises from 0 to 1 over the middle half of what two neighbours share, from start to stop."""
+    width = (stop - start) / 2
+    position = (pixels + 0.5 - start - width / 2) / width
+    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2

@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lorair_arch import Restorer
-from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.files import check_output, write_json, writing
-from lorair_arch.models.validation import mean, table
+from lorair_arch.metrics.measuring import mean, measure, what_is_left_out
+from lorair_arch.models.validation import table
 from lorair_arch.running.loaders import build_dataset
 from lorair_arch.utils.checkpoint import save_file, state_dict_of
 from lorair_arch.utils.comparison import Row, comparison_sheet
@@ -68,7 +69,7 @@ def report(options: str, started: float, overwrite: bool = False) -> None:
     }
     results = {
         name: {
-            f'{metric}_{stage}': mean(record[metric][stage] for record in group)
+            f'{metric}_{stage}': mean(record['values'].get(f'{metric}_{stage}') for record in group)
             for metric in METRICS
             for stage in STAGES
         }
@@ -80,13 +81,14 @@ def report(options: str, started: float, overwrite: bool = False) -> None:
     content = {'degradations': results, 'router_accuracy': accuracy, 'seconds': round(time.time() - started, 1)}
     write_json(numbers, content)
     rows = [
-        [name, *(f'{value:.{2 if key.startswith("psnr") else 4}f}' for key, value in values.items())]
+        [name, *(show(value, 2 if key.startswith('psnr') else 4) for key, value in values.items())]
         for name, values in (*results.items(), ('mean', average(results)))
     ]
     header = ['', *(f'{metric.upper()} {stage}' for metric in METRICS for stage in STAGES.values())]
     sys.stdout.write(
         f'{table(header, rows)}\n'
-        f'  router accuracy {accuracy:.4f} on {len(records)} images; {content["seconds"]:.0f} s\n'
+        + ''.join(f'  {sentence}\n' for sentence in what_is_left_out(records))
+        + f'  router accuracy {accuracy:.4f} on {len(records)} images; {content["seconds"]:.0f} s\n'
         f'  picture: {os.path.relpath(picture)}, weights: {os.path.relpath(folder / "weights")}\n'
     )
 
@@ -109,8 +111,7 @@ def gather_weights(path: dict, folder: Path) -> dict[str, Path]:
 
 def evaluate(opt: dict, weights: dict[str, Path]) -> Iterator[dict]:
     """Restores every test image without and with experts, and measures what `basicsr test` measures."""
-    from basicsr.metrics import calculate_metric  # only after lorair_arch, which mends its imports
-
+    metrics = {metric: opt['val']['metrics'][metric] for metric in METRICS}
     stages = {
         'pretrain': Restorer.from_pretrained([weights['router'], weights['base']]),
         'finetune': Restorer.from_pretrained(weights.values()),
@@ -119,22 +120,24 @@ def evaluate(opt: dict, weights: dict[str, Path]) -> Iterator[dict]:
         dataset = build_dataset({'seed': opt['manual_seed'] or 0, **dataset_opt})
         for index in tqdm(range(len(dataset)), desc='Comparing', unit='image', leave=False):
             sample = dataset[index]
+            if 'gt' not in sample:
+                raise DataError(f'data set {dataset_opt["name"]} has no ground truth: the report compares with it')
             lq, gt = to_image(sample['lq']), rounded(to_image(sample['gt']))
             images = {'input': rounded(lq), **{stage: rounded(net(lq)) for stage, net in stages.items()}}
             probabilities = stages['finetune'].degradations(lq)
+            # BasicSR's metrics expect BGR
+            measured = {stage: measure(metrics, image[..., ::-1], gt[..., ::-1]) for stage, image in images.items()}
+            values, left_out = (
+                {f'{metric}_{stage}': value for stage, both in measured.items() for metric, value in both[i].items()}
+                for i in range(2)
+            )
             yield {
+                'image': sample['lq_path'],
                 'degradation': sample['degradation'],
                 'images': [*images.values(), gt],
                 'recognised': float(max(probabilities, key=probabilities.get) == sample['degradation']),
-                **{
-                    metric: {
-                        # BasicSR's metrics expect BGR
-                        stage: float(calculate_metric({'img': image[..., ::-1], 'img2': gt[..., ::-1]}, metric_opt))
-                        for stage, image in images.items()
-                    }
-                    for metric, metric_opt in opt['val']['metrics'].items()
-                    if metric in METRICS
-                },
+                'values': values,
+                'left_out': left_out,
             }
 
 
@@ -143,7 +146,7 @@ def draw(name: str, groups: dict[str, list[dict]]):
     rows, cell = [], CELLS[0]
     for i, (degradation, group) in enumerate(groups.items()):
         record = group[i * len(group) // len(groups)]
-        captions = [f'{value:.2f} dB' for value in record['psnr'].values()]
+        captions = [f'{show(record["values"].get(f"psnr_{stage}"), 2)} dB' for stage in STAGES]
         rows.append(Row(degradation, record['images'], [*captions, '']))
         cell = max(cell, min(record['images'][0].shape[1], CELLS[1]))
     columns = [stage.capitalize() for stage in (*STAGES.values(), 'ground truth')]
@@ -151,7 +154,12 @@ def draw(name: str, groups: dict[str, list[dict]]):
     return comparison_sheet(f'LoRA-IR {name}', subtitle, columns, rows, cell)
 
 
-def average(results: dict[str, dict[str, float]]) -> dict[str, float]:
+def show(value: float | None, decimals: int) -> str:
+    """Writes a mean; '-' where no image has the value."""
+    return '-' if value is None else f'{value:.{decimals}f}'
+
+
+def average(results: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
     """Mean over the degradations, each counting the same."""
     return {key: mean(values[key] for values in results.values()) for key in next(iter(results.values()))}
 

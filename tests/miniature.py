@@ -126,7 +126,7 @@ def run(folder: Path, *command: str, python: tuple[str, ...] = (), **env: str) -
     """Runs `python -m lorair_arch ...` in a folder; `python` gives another way to start it."""
     command = [sys.executable, *(python or ('-m', 'lorair_arch')), *command]
     env = os.environ | {'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'} | env
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors='replace', timeout=120)
 
 
 def _small_sr() -> dict[str, Any]:

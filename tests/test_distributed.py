@@ -14,6 +14,7 @@ from tests.processes import do, end, launch, start
 
 STAGES = ('router', 'pretrain', 'finetune', 'sr')
 STEPS = 20
+COUNTS = {'train': 7, 'one': 1, 'small': 3}  # images of the test sets
 # The gradient of this bias is zero but for rounding (softmax ignores what all keys have in common), and Adam makes
 # whole steps of it; nothing depends on it.
 KEYS = 'clip.transformer.resblocks.0.attn.in_proj_bias'
@@ -32,12 +33,14 @@ def training(name, run, batch):
 
 
 def measuring(name, run):
-    """A test of what one process trained, on seven images and on one."""
+    """A test of what one process trained, on seven images, on one, and on three of which two are too small for SSIM."""
     opt = as_test(stage(name) | {'name': f'{name}_alone'}) | {'name': f'{name}_{run}'}
     opt['path'] = {key: path.replace('/router/', '/router_alone/') for key, path in opt['path'].items()}
     if name == 'finetune':
         opt['path']['pretrain_network_g'] = 'experiments/pretrain_alone/models/net_g_latest.pth'
-    for number, part in enumerate(('train', 'one')):
+    if name == 'finetune':
+        opt['val']['metrics']['ssim'] = {'type': 'calculate_ssim', 'crop_border': 0}
+    for number, part in enumerate(COUNTS):
         roots = {'dataroot_lq': f'data/{part}_lq', 'dataroot_gt': f'data/{part}_gt'}
         opt['datasets'][f'test_{number}'] = opt['datasets']['test'] | {
             'name': part, 'sources': [roots | {'degradation': 'noise'}],
@@ -53,6 +56,8 @@ def here(tmp_path_factory):
     write_data(folder)
     for side in ('lq', 'gt'):
         write(folder / f'data/one_{side}/0.png', photo(9))
+        for number, size in enumerate(((6, 9), (24, 28), (10, 30))):
+            write(folder / f'data/small_{side}/{number}.png', photo(number, *size))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in STAGES:
@@ -136,10 +141,16 @@ def metrics(folder, name, part):
 
 @pytest.mark.parametrize('name', ['router', 'finetune'])
 def test_two_processes_measure_what_one_does(here, name):
-    for part, count in (('train', 7), ('one', 1)):
+    for part, count in COUNTS.items():
         alone, two = (metrics(here, f'{name}_{run}', part) for run in ('alone', 'two'))
         assert alone == two
         assert len({image['image'] for image in two['images']}) == len(two['images']) == count
+
+
+def test_what_no_process_can_measure_is_left_out(here):
+    content = metrics(here, 'finetune_two', 'small')
+    assert ['left_out' in image for image in content['images']] == [True, False, True]
+    assert content['mean']['ssim'] == content['images'][1]['ssim']
 
 
 def test_three_processes_measure_what_one_does(here, monkeypatch):
@@ -147,14 +158,14 @@ def test_three_processes_measure_what_one_does(here, monkeypatch):
     file = measuring('finetune', 'three')
     done = end(start(here, 'dist_test.sh', '3', file))
     assert done.returncode == 0, done.stderr
-    for part in ('train', 'one'):
+    for part in COUNTS:
         assert metrics(here, 'finetune_three', part) == metrics(here, 'finetune_alone', part)
     names = [
         sorted(p.name.replace('three', 'alone') for p in Path('results', f'finetune_{run}').rglob('*.png'))
         for run in ('alone', 'three')
     ]
     assert names[0] == names[1]
-    assert len(names[0]) == 8
+    assert len(names[0]) == sum(COUNTS.values())
 
 
 def test_only_the_first_process_writes(here):

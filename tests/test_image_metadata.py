@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import IFDRational
 from lorair_arch.data.image_writing import encode_photo, left_out, write_photo
 from lorair_arch.data.images import complete_photo, read_photo
 from lorair_arch.data.photo import Photo
-from lorair_arch.restorer import restore_paths
+from lorair_arch.restoring.folders import restore_paths
 from tests.photos import photo
 from tests.tiny import save_weights
 

@@ -18,7 +18,7 @@ from lorair_arch import cli
 from lorair_arch.data.images import read_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.stores import open_store
-from lorair_arch.restorer import restore_paths
+from lorair_arch.restoring.folders import restore_paths
 from tests.miniature import stage, write_options
 from tests.photos import photo
 from tests.tiny import save_weights

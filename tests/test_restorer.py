@@ -19,7 +19,6 @@ from lorair_arch.data.images import read_photo, to_float
 from lorair_arch.data.photo import Photo
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.restoring.folders import restore_paths
-from lorair_arch.tiling import restore_tiled
 from lorair_arch.utils.checkpoint import save_file
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
 
@@ -89,39 +88,6 @@ def test_named_degradation_uses_its_expert_alone(restorer):
         only = Restorer(restorer.router, LoRAIR(**{**LORA, 'lora': {**LORA['lora'], 'top_k': 1}}), NAMES, 'cpu')
         only.net.load_state_dict(restorer.net.state_dict())
         np.testing.assert_allclose(only(image, degradation=name), result, atol=1e-5)
-
-
-@pytest.mark.parametrize('tile', [32, 48, 64])
-def test_tile_that_holds_the_image_changes_nothing(restorer, tile):
-    image = photo(30, 32, np.float32)
-    np.testing.assert_array_equal(restorer(image, tile=tile), restorer(image))
-
-
-def test_tiles_are_guided_by_the_whole_image(restorer, monkeypatch):
-    image, guides, sizes = photo(70, 45, np.float32), [], []
-    forward = restorer.net.forward
-
-    def spy(lq, prior, logits):
-        sizes.append(lq.shape[-2:])
-        guides.append(torch.cat([prior, logits], dim=1))
-        return forward(lq, prior, logits)
-
-    monkeypatch.setattr(restorer.net, 'forward', spy)
-    restorer(image)
-    restorer(image, tile=32)
-    assert len(guides) > 4
-    assert all(torch.equal(guide, guides[0]) for guide in guides)
-    assert all(max(size) <= 32 for size in sizes[1:])
-
-
-@pytest.mark.parametrize(('height', 'width'), [(32, 32), (33, 70), (61, 64), (200, 31), (5, 129)])
-def test_tiles_blend_without_seams(height, width):
-    image = torch.rand(1, 3, height, width)
-    torch.testing.assert_close(restore_tiled(lambda x: x, image, 32), image)
-    # tiles that disagree by a constant step blend into a ramp without jumps
-    levels = iter(range(1000))
-    steps = restore_tiled(lambda x: torch.full_like(x, next(levels)), torch.zeros(1, 3, 32, width), 32)
-    assert steps.diff(dim=3).abs().max() < 0.5
 
 
 def test_averaged_weights_are_preferred(weights):

@@ -120,14 +120,21 @@ class LoRAIR(Merging):
         self._check_input(lq, prior, logits)
         if self.top_k is None:
             return self._restore(lq, prior, None)
-        if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
-            expert, *others = set(logits.argmax(dim=1).tolist())
-            if not others:
-                return self.kept(expert)(lq, prior)
+        net = self.runner(logits)
+        if net is not self:
+            return net(lq, prior)
         routing, order = route(logits, self.top_k)
         if order is None:
             return self._restore(lq, prior, routing)
         return self._restore(lq[order], prior[order], routing)[order.argsort()]
+
+    def runner(self, logits: Tensor | None) -> LoRAIR:
+        """Gives the network that runs a batch: the merged one of the expert that all its images share, or this one."""
+        if self.top_k == 1 and not self.training and not torch.is_grad_enabled():
+            expert, *others = set(logits.argmax(dim=1).tolist())
+            if not others:
+                return self.kept(expert)
+        return self
 
     def _restore(self, lq: Tensor, prior: Tensor, routing: Routing | None) -> Tensor:
         height, width = lq.shape[-2:]

@@ -80,6 +80,25 @@ class PoolWindow:
         )
 
 
+class SpatialMean(nn.Module):
+    """The mean over space, [B, C, H, W] -> [B, C, 1, 1], or at test time over windows, see `local_mean`.
+
+    A module of its own, so that a hook can say what the mean of a whole image is where the features are those of a part.
+
+    Args:
+        window: Over what the mean is taken at evaluation.
+    """
+
+    def __init__(self, window: PoolWindow) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        window = size if self.training else self.window(*size)
+        return x.mean((2, 3), keepdim=True) if window == size else local_mean(x, window)
+
+
 class NAFBlock(nn.Module):
     """Nonlinear-activation-free block, every convolution of it with experts if there are any.
 
@@ -92,7 +111,7 @@ class NAFBlock(nn.Module):
     def __init__(self, channels: int, window: PoolWindow, lora: dict | None = None) -> None:
         super().__init__()
         c = channels
-        self.window = window
+        self.mean = SpatialMean(window)
         self.norm1 = LayerNorm2d(c)
         self.conv1 = make_conv(c, 2 * c, 1, lora)
         self.conv2 = make_conv(2 * c, 2 * c, 3, lora, padding=1, groups=2 * c)
@@ -135,9 +154,7 @@ class NAFBlock(nn.Module):
 
     def pooled(self, x: Tensor, experts: Experts) -> Tensor:
         """Channel attention where windows are valid, [B, C, h, w]: 1x1 convolution and padding commute."""
-        size = x.shape[2:]
-        window = size if self.training else self.window(*size)
-        return self.sca(x.mean((2, 3), keepdim=True) if window == size else local_mean(x, window), experts)
+        return self.sca(self.mean(x), experts)
 
 
 class Modulation(nn.Module):

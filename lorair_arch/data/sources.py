@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +106,9 @@ def choose(meta_info_file: str | None, gt: Store) -> tuple[list[str] | None, lis
     if meta_info_file is None:
         return None, []
     there = {normal(key): key for key in gt.keys}
-    listed = list(dict.fromkeys(map(normal, read_meta_info(meta_info_file))))
+    names = map(normal, read_meta_info(meta_info_file))
+    # as Windows and `find .` write them; a name that is there as it is written may hold a backslash
+    listed = dict.fromkeys(name if name in there else posixpath.normpath(name.replace('\\', '/')) for name in names)
     missing = quoted(sorted(set(listed) - set(there)))
     after = f", which '{meta_info_file}' lists"
     mistakes = [Mistake(f"'{gt.root}' lacks ", missing, after)] if missing else []

@@ -19,6 +19,7 @@ from lorair_arch.data.image_kinds import IMAGE_SUFFIXES
 from lorair_arch.data.images import decode_image, read_bytes
 from lorair_arch.data.mistakes import Mistake, quoted
 from lorair_arch.errors import DataError
+from lorair_arch.utils.texts import decode
 
 Look = Callable[[bytes | memoryview], Any]  # is shown an encoded image
 
@@ -94,7 +95,7 @@ class Lmdb(Store):
         for name in ('data.mdb', 'meta_info.txt'):
             if not Path(root, name).is_file():
                 raise DataError(f"LMDB '{root}' has no {name}; make it with scripts/data_preparation/make_lmdb.py")
-        self.sizes = read_meta_info(os.path.join(root, 'meta_info.txt'))
+        self.sizes = read_meta_info(os.path.join(root, 'meta_info.txt'), 'surrogateescape')
         self.keys = [key for key in natural_sort(self.sizes) if self._holds(key)]
         missing = quoted(natural_sort(set(self.sizes) - set(self.keys)))
         after = ', which its meta_info.txt lists; make it again'
@@ -147,17 +148,25 @@ def find_store(root: str) -> Store:
     return Lmdb(root) if root.rstrip('/').endswith('.lmdb') else Folder(root)
 
 
-def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
+def read_meta_info(path: str, errors: str = 'strict') -> dict[str, tuple[int, int] | None]:
     """Reads the keys (names without extension) that a meta_info file lists, one a line.
+
+    Args:
+        path: the file.
+        errors: see `decode`: the lists of LMDBs have names of any bytes, as their images had.
 
     Returns:
         (width, height) of each image, or None where the line does not say it.
 
     Raises:
-        DataError: if the file cannot be read, lists nothing, or has a line that does not begin with a file name, or
-            names a file outside.
+        DataError: if the file cannot be read, is no text in UTF-8, lists nothing, or has a line that does not begin
+            with a file name, or names a file outside.
     """
-    lines = read_bytes(path).decode('utf-8-sig', 'surrogateescape').splitlines()
+    content = read_bytes(path)
+    try:
+        lines = decode(content, errors).splitlines()
+    except ValueError as error:
+        raise DataError(f"'{path}' {error}") from error
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())

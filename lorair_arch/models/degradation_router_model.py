@@ -8,8 +8,9 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from lorair_arch.errors import DataError
+from lorair_arch.metrics.measuring import mean, unfit
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, mean, table
+from lorair_arch.models.validation import Validated, table
 
 
 @MODEL_REGISTRY.register()
@@ -52,12 +53,14 @@ class DegradationRouterModel(Validated, StageModel):
         with torch.no_grad():
             logits, _ = net(self.lq)
         net.train(training)
-        return {
+        record = {
             'image': data['lq_path'][0],
             'degradation': data['degradation'][0],
             'predicted': self.opt['degradations'][logits.argmax().item()],
-            'l_ce': F.cross_entropy(logits.float(), self.labels).item(),
         }
+        loss = F.cross_entropy(logits.float(), self.labels).item()
+        reason = unfit(loss)
+        return record | ({'left_out': {'l_ce': reason}} if reason else {'l_ce': loss})
 
     def describe(self) -> dict:
         return {'kind': 'router', **super().describe()}
@@ -71,6 +74,6 @@ class DegradationRouterModel(Validated, StageModel):
                 groups[name] = {'accuracy': predicted.count(name) / len(predicted)}
                 rows.append([name, *(str(predicted.count(other)) for other in names), groups[name]['accuracy']])
         right = [r['predicted'] == r['degradation'] for r in records]
-        groups[''] = {'accuracy': mean(right), 'l_ce': mean(r['l_ce'] for r in records)}
+        groups[''] = {'accuracy': mean(right), 'l_ce': mean(r.get('l_ce') for r in records)}
         lines = table(['truth \\ predicted', *names, 'accuracy'], rows)
         return groups, f'{lines}\n  accuracy {groups[""]["accuracy"]:.4f} of {len(records)} images'

@@ -7,15 +7,15 @@ import hashlib
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
-from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.metrics.measuring import mean, measure
 from lorair_arch.models.saved_images import name_of, place_of, save_image
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, mean, side_by_side, table
+from lorair_arch.models.validation import Validated, side_by_side, table
 
 
 class RestorationModel(Validated, StageModel):
@@ -110,20 +110,15 @@ class RestorationModel(Validated, StageModel):
         names = self.opt.get('degradations')
         if degradation and names and self.logits is not None:
             record['router_accuracy'] = float(names[self.logits.argmax().item()] == degradation)
-        if self.gt is not None:
-            record.update(self._metrics())
+        # 8 bits, as in the file that is saved: the published numbers are measured on files
+        truth = None if self.gt is None else tensor2img(self.gt)
+        values, left_out = measure(self.opt['val'].get('metrics'), tensor2img(self.output), truth)
+        record |= values | ({'left_out': left_out} if left_out else {})
+        if self.gt is not None and self.gt.shape == self.output.shape:
             self._keep_picture(degradation or name)
         if save_img:
             save_image(place_of(self.opt, dataset, name, current_iter), self.output)
         return record
-
-    def _metrics(self) -> dict[str, float]:
-        # 8 bits, as in the file that is saved: the published numbers are measured on files
-        img, img2 = (tensor2img(image) for image in (self.output, self.gt))
-        values = {}
-        for name, opt in (self.opt['val'].get('metrics') or {}).items():
-            values[name] = float(calculate_metric({'img': img, 'img2': img2}, opt))
-        return values
 
     def _keep_picture(self, name: str) -> None:
         """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
@@ -131,13 +126,16 @@ class RestorationModel(Validated, StageModel):
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
             self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
 
-    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
-        metrics = [key for key in records[0] if key not in ('image', 'name', 'degradation')]
+    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
+        metrics = [m for m in ('router_accuracy',) if any(m in r for r in records)]
+        metrics += self.opt['val'].get('metrics') or {}
         names = list(dict.fromkeys(r['degradation'] for r in records if r['degradation']))
-        groups = {name: {m: mean(r[m] for r in records if r['degradation'] == name) for m in metrics} for name in names}
+        groups = {
+            name: {m: mean(r.get(m) for r in records if r['degradation'] == name) for m in metrics} for name in names
+        }
         # every degradation counts the same, however many images it has
         total = groups.values() if names else records
-        groups[''] = {m: mean(values[m] for values in total) for m in metrics}
+        groups[''] = {m: mean(values.get(m) for values in total) for m in metrics}
         rows = [[name or 'mean', *values.values()] for name, values in groups.items()]
         return groups, table(['', *metrics], rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lorair_arch.files import write_json
+from lorair_arch.metrics.measuring import what_is_left_out
 
 
 class Validated:
@@ -22,15 +24,15 @@ class Validated:
     """
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
-        """Measures one image; returns plain numbers and names."""
+        """Measures one image; returns finite numbers and names, and in `left_out` why others are missing."""
         raise NotImplementedError
 
-    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
+    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
         """Sums up the images.
 
         Returns:
-            The measured values of each group, by the group's name; the group '' holds those of the whole set. And the
-            table for the log.
+            The measured values of each group, by the group's name; the group '' holds those of the whole set; None:
+            no image has the value. And the table for the log.
         """
         raise NotImplementedError
 
@@ -59,6 +61,7 @@ class Validated:
 
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
         groups, table = self.summarize(records)
+        self._warn(dataset, what_is_left_out(records))
         lines = [f'Validation {dataset}', table]
         if self.is_train:
             best = self._keep_best(dataset, groups[''], current_iter)
@@ -71,38 +74,47 @@ class Validated:
         if tb_logger:
             for group, values in groups.items():
                 for metric, value in values.items():
-                    tb_logger.add_scalar(
-                        '/'.join(filter(None, ('metrics', dataset, group, metric))), value, current_iter
-                    )
+                    if value is not None:
+                        tag = '/'.join(filter(None, ('metrics', dataset, group, metric)))
+                        tb_logger.add_scalar(tag, value, current_iter)
             for name, picture in self.pictures.items():
                 tb_logger.add_image(f'{dataset}/{name}', picture, current_iter)
 
-    def _keep_best(self, dataset: str, values: dict[str, float], current_iter: int) -> dict[str, tuple[float, int]]:
+    def _warn(self, dataset: str, sentences: list[str]) -> None:
+        """Logs what was not said in an earlier validation."""
+        if not hasattr(self, 'said'):
+            self.said: set[str] = set()
+        for sentence in (f'Validation {dataset}: {sentence}' for sentence in sentences):
+            if sentence not in self.said:
+                get_root_logger().warning(sentence)
+            self.said.add(sentence)
+
+    def _keep_best(
+        self, dataset: str, values: dict[str, float | None], current_iter: int
+    ) -> dict[str, tuple[float, int]]:
         """Updates the best value of each metric and the iteration that gave it."""
         if not hasattr(self, 'best'):
             self.best: dict[str, dict] = {}
         best = self.best.setdefault(dataset, {})
         for metric, value in values.items():
+            if value is None:
+                continue
             better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
             lower = better == 'lower' or metric.startswith('l_')
-            if metric not in best or (value <= best[metric][0] if lower else value >= best[metric][0]):
+            # a training state of an earlier version may hold nan or inf
+            known = metric in best and math.isfinite(best[metric][0])
+            if not known or (value <= best[metric][0] if lower else value >= best[metric][0]):
                 best[metric] = (value, current_iter)
         return best
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable]) -> str:
-    """Lays out rows under a header; numbers with four decimals, right-aligned."""
-    rows = [[cell if isinstance(cell, str) else f'{cell:.4f}' for cell in row] for row in rows]
+    """Lays out rows under a header; numbers with four decimals, '-' for None, right-aligned."""
+    rows = [[cell if isinstance(cell, str) else '-' if cell is None else f'{cell:.4f}' for cell in row] for row in rows]
     rows.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [row[0].ljust(widths[0]) + ''.join(f'  {c:>{w}}' for c, w in zip(row[1:], widths[1:])) for row in rows]
     return '\n'.join('  ' + line for line in lines)
-
-
-def mean(values: Iterable[float]) -> float:
-    """Mean of numbers in the order given."""
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def side_by_side(images: list[Tensor]) -> Tensor:

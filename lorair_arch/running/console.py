@@ -105,7 +105,8 @@ def session(rank: int = 0, level: int = logging.INFO) -> Iterator[Callable[..., 
 
     def get_root_logger(logger_name='basicsr', log_level=logging.INFO, log_file=None):
         if log_file is not None and rank == 0:
-            memory.setTarget(LogFile(log_file, encoding='utf-8'))
+            # names that are no text in the locale are escaped
+            memory.setTarget(LogFile(log_file, encoding='utf-8', errors='backslashreplace'))
             memory.target.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
             memory.flushLevel = logging.NOTSET  # from here on every line is written at once
         return logging.getLogger(logger_name)

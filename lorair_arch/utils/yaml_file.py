@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from lorair_arch.errors import OptionsError
+from lorair_arch.utils.texts import decode
 
 # Far more than any options file needs, and little enough to be shown, copied and logged.
 _MAX_DEPTH, _MAX_VALUES = 50, 100_000
@@ -57,12 +58,10 @@ def _mistake(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
 def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping, or raises an `OptionsError` that says what is wrong and where."""
     try:
-        content = parse_yaml(Path(file).read_text(encoding='utf-8'))
+        content = parse_yaml(decode(Path(file).read_bytes()))
     except OSError as error:
         raise OptionsError(f'{file}: cannot be read ({error.strerror}); check the path') from error
-    except UnicodeDecodeError as error:
-        raise OptionsError(f'{file}: is not a text in UTF-8, expected a YAML file') from error
-    except OptionsError as error:
+    except ValueError as error:  # OptionsError is one
         raise OptionsError(f'{file}: {error}') from error
     if not isinstance(content, dict):
         found = 'nothing' if content is None else 'a list' if isinstance(content, list) else 'a single value'
