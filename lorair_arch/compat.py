@@ -142,7 +142,10 @@ def tensors_without_gpu() -> None:
 
 
 def files_written_whole() -> None:
-    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values."""
+    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values.
+
+    On resuming it takes schedules and settings of optimisers from the state, whatever the options say.
+    """
     from basicsr.models.base_model import BaseModel
     from basicsr.utils.dist_util import master_only
 
@@ -150,13 +153,11 @@ def files_written_whole() -> None:
 
     BaseModel.save_network = master_only(checkpoints.save_network)
     BaseModel.save_training_state = master_only(checkpoints.save_training_state)
-    resume = BaseModel.resume_training
 
-    @functools.wraps(resume)
     def resume_training(self, resume_state):
-        resume(self, resume_state)
-        if 'best_metric_results' in resume_state:
-            self.best_metric_results = resume_state['best_metric_results']
+        from lorair_arch.running import continuing
+
+        continuing.resume_training(self, resume_state)
 
     BaseModel.resume_training = resume_training
 

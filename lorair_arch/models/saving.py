@@ -9,6 +9,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 
+from lorair_arch.running.resume import networks_folder
 from lorair_arch.utils.checkpoint import save_file
 
 
@@ -54,7 +55,7 @@ class Saving(BaseModel):
 
     def resume_training(self, resume_state: dict) -> None:
         """Continues from a training state: its weights, optimisers, schedules, best values and skipped steps."""
-        path = self.weights_path(resume_state['iter'])
+        path = networks_folder(self.opt) / self.weights_path(resume_state['iter']).name
         unsaved = set(self.net_state()) - set(self.saved_keys(self.net_state()))
         nets = [('params', self.net)] + ([('params_ema', self.net_ema)] if self.ema_decay else [])
         for param_key, net in nets:
