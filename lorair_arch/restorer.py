@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lorair_arch.data.checks import did_you_mean
 from lorair_arch.data.images import IMAGE_SUFFIXES, to_float
 from lorair_arch.data.stores import Folder
+from lorair_arch.devices import device_name
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.tiling import restore_tiled
 from lorair_arch.utils.photos import WRITABLE, read_photo, write_photo
@@ -45,7 +46,7 @@ class Restorer:
         self, router: nn.Module, net: nn.Module, names: Sequence[str], device: str | torch.device | None = None
     ) -> None:
         try:
-            self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+            self.device = torch.device(device or device_name())
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error

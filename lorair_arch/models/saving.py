@@ -51,7 +51,8 @@ class Saving(BaseModel):
 
     def extra_state(self) -> dict[str, Any]:
         """Gives what a training state holds beside what every model of BasicSR saves."""
-        return {'best': getattr(self, 'best', {}), 'bad_steps': self.bad_steps}
+        state = {'best': getattr(self, 'best', {}), 'bad_steps': self.bad_steps}
+        return state | {'scaler': self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def resume_training(self, resume_state: dict) -> None:
         """Continues from a training state: its weights, optimisers, schedules, best values and skipped steps."""
@@ -63,6 +64,8 @@ class Saving(BaseModel):
         super().resume_training(resume_state)
         self.best = resume_state.get('best', {})
         self.bad_steps = resume_state.get('bad_steps', [0, 0])
+        if self.scaler.is_enabled() and 'scaler' in resume_state:
+            self.scaler.load_state_dict(resume_state['scaler'])
 
     def net_state(self) -> dict[str, Tensor]:
         return self.get_bare_model(self.net).state_dict()

@@ -14,6 +14,7 @@ from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.utils.checkpoint import check_fit, state_dict_of
 from lorair_arch.utils.option_schema.specs import show
 from lorair_arch.utils.option_schema.training import FINETUNE, ROUTER
+from lorair_arch.utils.recognise import other_classes
 
 # What a run adds to its options, and what says where it goes on.
 _NOT_IN_THE_FILE = ('auto_resume', 'dist', 'is_train', 'name', 'path', 'progress', 'rank', 'root_path', 'world_size')
@@ -149,8 +150,12 @@ def _other_networks(opt: dict[str, Any], folder: Path, iteration: int) -> Iterat
                 net = _build(settings)
         except Exception:  # of other packages, which may want memory: they are built soon enough
             continue
+        state_dict, description = state_dict_of(file)
+        mistake = other_classes(description or {}, opt.get('degradations'))
+        if mistake:
+            yield f'{file} {mistake}'
         try:
-            check_fit(net, state_dict_of(file)[0], allow_missing=tuple(net.state_dict()), path=file)
+            check_fit(net, state_dict, allow_missing=tuple(net.state_dict()), path=file)
         except CheckpointError as error:
             yield f'{key}: {error}'
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch
 from basicsr.models import build_model
 
 from lorair_arch.data.named import NamedDataset
+from lorair_arch.devices import synchronize
 from lorair_arch.errors import LoRAIRError, OptionsError
 from lorair_arch.running import jobs, loaders, pipeline
 from lorair_arch.running.resume import check_states
@@ -97,8 +99,7 @@ class _Trial:
         def optimize_parameters(current_iter: int) -> None:
             start = time.perf_counter()
             step(current_iter)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronize()
             self.seconds = time.perf_counter() - start
 
         model.feed_data, model.optimize_parameters = feed_data, optimize_parameters
@@ -175,7 +176,8 @@ def _peak_memory():
     def tell() -> str:
         if gpu:
             return f'peak memory {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB of the GPU'
-        return f'peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB'
+        unit = 2**30 if sys.platform == 'darwin' else 2**20  # bytes there, else KiB
+        return f'peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GiB'
 
     yield tell
 
