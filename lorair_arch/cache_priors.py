@@ -16,6 +16,7 @@ from tqdm import tqdm
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.images import to_float
 from lorair_arch.data.prior_cache import KIND, fingerprint, settings
+from lorair_arch.devices import device_name
 from lorair_arch.errors import OptionsError
 from lorair_arch.files import check_output
 from lorair_arch.utils.checkpoint import load_into, save_file, state_dict_of
@@ -47,13 +48,15 @@ def cache_priors(file: str, output: str | None = None, overwrite: bool = False) 
     weights = [path for key, path in opt['path'].items() if key.startswith('pretrain_network') and path]
     check_output(output, overwrite, [file, *weights])
     images = _Images(AllInOneDataset(opt['datasets']['train']))
-    state_dict, _ = state_dict_of(opt['path']['pretrain_network_router'], opt['path'].get('param_key_router', 'params'))
+    weights = opt['path']['pretrain_network_router']
+    state_dict, description = state_dict_of(weights, opt['path'].get('param_key_router', 'params'))
     options = dict(opt['network_router'])
     router = ARCH_REGISTRY.get(options.pop('type'))(**options)
-    load_into(router, state_dict, path=opt['path']['pretrain_network_router'])
-    router.eval().to('cuda' if opt['num_gpu'] else 'cpu')
+    load_into(router, state_dict, path=weights)
+    router.eval().to(device_name(opt['num_gpu']))
     loader = DataLoader(images, batch_size=None, num_workers=opt['datasets']['train']['num_worker_per_gpu'])
     about = {'kind': KIND, 'router': fingerprint(state_dict), 'network': settings(opt['network_router'])}
+    about['degradations'] = opt.get('degradations') or (description or {}).get('degradations') or []
     tensors = _ask(router, loader)
     save_file({'params': tensors, 'lorair': about}, output)
     count, sizes = len(tensors['keys']), {name: tensors[name].shape[1] for name in ('prior', 'logits')}

@@ -27,6 +27,7 @@ def apply() -> None:
     provide_functional_tensor()
     distributed_without_gpu()
     resume_without_gpu()
+    gpu_without_cuda()
     ddp_without_gpu()
     tensors_without_gpu()
     files_written_whole()
@@ -102,6 +103,24 @@ def resume_without_gpu() -> None:
     basicsr.train.load_resume_state = load_resume_state
 
 
+def gpu_without_cuda() -> None:
+    """`BaseModel` takes every GPU for one of CUDA's."""
+    from basicsr.models.base_model import BaseModel
+
+    init = BaseModel.__init__
+
+    @functools.wraps(init)
+    def with_device(self, opt):
+        import torch
+
+        from lorair_arch.devices import device_name
+
+        init(self, opt)
+        self.device = torch.device(device_name(opt['num_gpu']))
+
+    BaseModel.__init__ = with_device
+
+
 def ddp_without_gpu() -> None:
     """`BaseModel.model_to_device` builds DistributedDataParallel with the ids of CUDA devices.
 
@@ -140,11 +159,14 @@ def tensors_without_gpu() -> None:
         (video_recurrent_model.VideoRecurrentModel, ('dist_validation',)),
     ):
         for name in names:
-            setattr(owner, name, _on_cpu(getattr(owner, name)))
+            setattr(owner, name, _without_cuda(getattr(owner, name)))
 
 
 def files_written_whole() -> None:
-    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values."""
+    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values.
+
+    On resuming it takes schedules and settings of optimisers from the state, whatever the options say.
+    """
     from basicsr.models.base_model import BaseModel
     from basicsr.utils.dist_util import master_only
 
@@ -152,13 +174,11 @@ def files_written_whole() -> None:
 
     BaseModel.save_network = master_only(checkpoints.save_network)
     BaseModel.save_training_state = master_only(checkpoints.save_training_state)
-    resume = BaseModel.resume_training
 
-    @functools.wraps(resume)
     def resume_training(self, resume_state):
-        resume(self, resume_state)
-        if 'best_metric_results' in resume_state:
-            self.best_metric_results = resume_state['best_metric_results']
+        from lorair_arch.running import continuing
+
+        continuing.resume_training(self, resume_state)
 
     BaseModel.resume_training = resume_training
 
@@ -257,23 +277,27 @@ def prefetch_errors_passed_on() -> None:
     PrefetchGenerator.run, PrefetchGenerator.__next__ = run, following
 
 
-def _on_cpu(method):
-    """Wraps a method so that within it 'cuda' means the CPU."""
+def _without_cuda(method):
+    """Wraps a method of a model so that within it 'cuda' means the model's device."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class CudaMeansCpu(TorchFunctionMode):
+    class WithoutCuda(TorchFunctionMode):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
         def __torch_function__(self, function, types, args=(), kwargs=None):
             if function is torch.Tensor.cuda:
-                return args[0]
+                return args[0].to(self.model.device)
             kwargs = dict(kwargs or {})
             if kwargs.get('device') == 'cuda':
-                kwargs['device'] = 'cpu'
+                kwargs['device'] = self.model.device
             return function(*args, **kwargs)
 
     @functools.wraps(method)
-    def wrapper(*args, **kwargs):
-        with CudaMeansCpu():
-            return method(*args, **kwargs)
+    def wrapper(model, *args, **kwargs):
+        with WithoutCuda(model):
+            return method(model, *args, **kwargs)
 
     return wrapper

@@ -76,7 +76,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Writes a JSON file for people to read, as `write_file` does; NaN and infinity, which JSON has not, are refused."""
+    """Writes a JSON file for people to read, as `write_file` does; JSON has no NaN, nor infinity."""
     write_file(path, (json.dumps(content, indent=2, allow_nan=False) + '\n').encode())
 
 

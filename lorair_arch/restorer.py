@@ -13,6 +13,7 @@ from lorair_arch.data.checks import did_you_mean
 from lorair_arch.data.colours import from_pillow
 from lorair_arch.data.images import to_float
 from lorair_arch.data.photo import Photo
+from lorair_arch.devices import device_name
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.tiling import restore_tiled, smallest_tile
 from lorair_arch.utils.pretrained import Paths, load_networks
@@ -40,7 +41,7 @@ class Restorer:
         self, router: nn.Module, net: nn.Module, names: Sequence[str], device: str | torch.device | None = None
     ) -> None:
         try:
-            self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+            self.device = torch.device(device or device_name())
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error

@@ -10,12 +10,14 @@ import torch
 
 
 def outcome(name: str, iteration: int = 8) -> dict[str, Any]:
-    """Gives the checkpoint of an iteration, and of every logged step the learning rate and the losses."""
+    """Gives the checkpoint of an iteration, but for the options, and of every logged step the rate and the losses."""
     folder = Path('experiments', name)
     files = [folder / f'training_states/{iteration}.state', *sorted((folder / 'models').glob(f'net_*_{iteration}.pth'))]
     text = ''.join(log.read_text() for log in sorted(folder.glob('train_*.log')))
     logged = re.findall(r'iter: +([\d,]+), lr:\((\S+),\)\] .*\)\] (.*)', text)
-    return {'logged': sorted(set(logged)), **{file.name: torch.load(file, weights_only=True) for file in files}}
+    contents = {file.name: torch.load(file, weights_only=True) for file in files}
+    contents[files[0].name].pop('options', None)  # such as the number of workers, which is to make no difference
+    return {'logged': sorted(set(logged)), **contents}
 
 
 def same(a: Any, b: Any) -> bool:

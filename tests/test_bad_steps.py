@@ -42,12 +42,15 @@ def step(model, data, iteration=1):
     model.optimize_parameters(iteration)
 
 
-@pytest.mark.parametrize('amp', [None, 'bf16'])
+@pytest.mark.parametrize('amp', [None, 'bf16', 'fp16'])
 @pytest.mark.parametrize(
     ('name', 'value'), [('router', NAN), ('pretrain', NAN), ('pretrain', float('inf')), ('finetune', NAN)]
 )
-def test_a_bad_step_leaves_everything_as_it_was(here, caplog, name, value, amp):
+def test_a_bad_step_leaves_everything_as_it_was(here, caplog, monkeypatch, name, value, amp):
+    monkeypatch.setattr('lorair_arch.models.stepping.has_bf16', lambda kind: True)
     model = build(name, amp=amp)
+    if amp == 'fp16':
+        model.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**8)  # of steps as small as these
     step(model, batch())
     before = everything(model)
     logging.getLogger('basicsr').addHandler(caplog.handler)

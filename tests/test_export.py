@@ -6,8 +6,8 @@ import torch
 
 from lorair_arch import Restorer, cli
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.errors import LoRAIRError
-from lorair_arch.utils.checkpoint import load_file, load_into, state_dict_of
+from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.utils.checkpoint import load_file, load_into, save_file, state_dict_of
 from lorair_arch.utils.convert import convert
 from lorair_arch.utils.export import export
 from tests import tiny
@@ -38,7 +38,8 @@ def test_the_network_restores_as_the_experts_do(weights, tmp_path, suffix, whole
 def test_the_file_is_a_restorer_like_any_other(weights, tmp_path):
     output = tmp_path / 'haze.pth'
     line = export([weights / 'experts.pth', weights / 'base.pth'], output, 'haze')
-    assert line.startswith(f'{weights / "experts.pth"}: experts for haze merged; written to {output} (')
+    both = f'{weights / "base.pth"} with {weights / "experts.pth"}'
+    assert line.startswith(f'{both}: experts for haze merged; written to {output} (')
     description = {'kind': 'restorer', 'network': {'type': 'LoRAIR', **tiny.PLAIN}, 'degradations': tiny.NAMES}
     assert load_file(output)['lorair'] == {**description, 'merged_for': 'haze'}
     load_into(LoRAIR(**tiny.PLAIN), state_dict_of(output)[0])  # as path.pretrain_network_g does
@@ -86,3 +87,12 @@ def test_what_cannot_be_exported(weights, tmp_path):
         assert message in str(caught.value)
         assert not ours.exists()
     assert base.read_bytes() == before
+
+
+def test_experts_of_another_order_than_the_router_are_refused(weights, tmp_path):
+    content = load_file(weights / 'experts.pth')
+    content['lorair']['degradations'] = tiny.NAMES[::-1]
+    save_file(content, weights / 'experts.pth')
+    with pytest.raises(CheckpointError, match='router.pth tells noise, rain, haze apart, but .*experts.pth was tra'):
+        export([weights], tmp_path / 'rain.pth', 'rain')
+    assert not (tmp_path / 'rain.pth').exists()

@@ -82,20 +82,24 @@ def test_gradients_are_exactly_where_trainable_says(here, trainable):
 
 
 @pytest.mark.parametrize('name', STAGES)
-def test_bf16_steps_stay_close_to_float32(here, name):
+def test_bf16_and_fp16_steps_stay_close_to_float32(here, name, monkeypatch):
+    monkeypatch.setattr('lorair_arch.models.stepping.has_bf16', lambda kind: True)
     losses = {}
-    for amp in (None, 'bf16'):
+    for amp in (None, 'bf16', 'fp16'):
         opt = finetune('all') if name == 'finetune' else stage(name)
         opt['train']['amp'] = amp
         torch.manual_seed(0)
         model = build(opt)
+        if amp == 'fp16':
+            model.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**8)  # of steps as small as these
         for iteration in range(1, 4):
             model.feed_data(batch())
             model.optimize_parameters(iteration)
         losses[amp] = next(iter(model.get_current_log().values()))
         assert all(param.dtype == torch.float32 for param in model.net.parameters())
-    assert losses['bf16'] != losses[None]
-    assert losses['bf16'] == pytest.approx(losses[None], rel=0.03)
+    for amp in ('bf16', 'fp16'):
+        assert losses[amp] != losses[None]
+        assert losses[amp] == pytest.approx(losses[None], rel=0.03)
 
 
 def test_the_average_follows_the_weights(here):

@@ -20,6 +20,8 @@ from lorair_arch.data.photo import Photo
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.utils.checkpoint import save_file
+from lorair_arch.utils.convert import convert
+from lorair_arch.utils.export import export
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
 
 
@@ -230,6 +232,54 @@ def change(name, **network):
         save_file(content, folder / f'{name}.pth')
 
     return edit
+
+
+def edit(name, change):
+    """Changes the weights in a file; `bare`: without what it says of itself, too."""
+
+    def spoil(folder, bare=False):
+        content = torch.load(folder / f'{name}.pth')
+        change(content['params'])
+        save_file(content['params'] if bare else content, folder / f'{name}.pth')
+
+    return spoil
+
+
+BLAME = {
+    'more in the base': ('base', lambda net: net.update(more=torch.ones(1)), 'unknown to the network: 1 (more)'),
+    'less in the base': ('base', lambda net: net.pop('ending.weight'), 'missing are 1 of the network'),
+    'shape in the base': (
+        'base',
+        lambda net: net.update({'ending.bias': torch.ones(4)}),
+        'of another shape: 1 (ending.bias is [4] in the file and [3] in the network',
+    ),
+    'NaN in the base': ('base', lambda net: net['ending.bias'].fill_(float('nan')), 'undefined numbers in ending.bias'),
+    'more in the experts': (
+        'experts',
+        lambda net: net.update({'x.lora_A': torch.ones(3, 2, 1)}),
+        'unknown to the netw',
+    ),
+    'less in the experts': ('experts', lambda net: net.pop('ending.lora_B'), "missing are 1 of the network's"),
+    'NaN in the experts': ('experts', lambda net: net['ending.lora_B'].fill_(float('inf')), 'numbers in ending.lora_B'),
+    'more in the router': ('router', lambda net: net.update(more=torch.ones(1)), 'unknown to the network: 1 (more)'),
+}
+
+
+@pytest.mark.parametrize('what', BLAME)
+def test_the_file_that_is_wrong_is_the_one_that_is_named(weights, tmp_path, what):
+    """By all that read them: restoring, exporting and converting."""
+    name, change, reason = BLAME[what]
+    edit(name, change)(weights)
+    reads = {
+        'restore': lambda: Restorer.from_pretrained(weights, 'cpu'),
+        'export': lambda: export([weights / 'base.pth', weights / 'experts.pth'], tmp_path / 'out.pth', 'rain'),
+        'convert': lambda: convert([weights / 'base.pth', weights / 'experts.pth'], tmp_path / 'out.pth'),
+    }
+    for read in [reads['restore']] if name == 'router' else reads.values():
+        with pytest.raises(CheckpointError) as error:
+            read()
+        assert str(error.value).startswith(f'{weights / name}.pth ')
+        assert reason in str(error.value)
 
 
 def rename_degradations(folder):

@@ -75,15 +75,15 @@ class Bench:
 
     def plain(self, bf16: bool | None = None) -> RestorationModel:
         """Gives the pre-training of the plain network."""
-        return LoRAIRPretrainModel(self._options(bf16))
+        return self._in_precision(LoRAIRPretrainModel(self._options()), bf16)
 
     def naive(self) -> RestorationModel:
         """Gives the pre-training of the naive network."""
-        return NaiveModel(self._options())
+        return self._in_precision(NaiveModel(self._options()))
 
     def finetune(self, trainable: str = 'all', top_k: int = 1, bf16: bool | None = None) -> RestorationModel:
         """Gives the fine-tuning of the network with experts."""
-        options = self._options(bf16)
+        options = self._options()
         options['network_g']['lora'] = {**self.setting.lora, 'top_k': top_k}
         options['train']['trainable'] = trainable
         model = LoRAIRFinetuneModel(options)
@@ -91,14 +91,18 @@ class Bench:
             for name, param in model.net.named_parameters():
                 if name.endswith('lora_B'):
                     param.normal_(std=_STD)
+        return self._in_precision(model, bf16)
+
+    def _in_precision(self, model: RestorationModel, bf16: bool | None = None) -> RestorationModel:
+        """Lets a model train in bf16, also where its options would not, because the machine is slow at it."""
+        model.amp = torch.bfloat16 if (self.bf16 if bf16 is None else bf16) else None
         return model
 
     def _ready(self, net: LoRAIR) -> LoRAIR:
         perturb(net, _STD)
         return net.eval().to(self.device)
 
-    def _options(self, bf16: bool | None = None) -> dict[str, Any]:
-        bf16 = self.bf16 if bf16 is None else bf16
+    def _options(self) -> dict[str, Any]:
         return {
             'is_train': True,
             'dist': False,
@@ -111,7 +115,6 @@ class Bench:
                 'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [100_000], 'eta_min': 1e-5},
                 'pixel_opt': {'type': 'PSNRLoss'},
                 'grad_clip_norm': 0.01,
-                'amp': 'bf16' if bf16 else None,
             },
             'val': {},
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -29,7 +28,14 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
     if args.dry_run:
         from lorair_arch.running.dry_run import dry_run
 
-        return dry_run(command, args.opt, args.force_yml, launcher=args.launcher, debug=args.debug)
+        return dry_run(
+            command,
+            args.opt,
+            args.force_yml,
+            launcher=args.launcher,
+            auto_resume=args.auto_resume,
+            debug=args.debug,
+        )
     if len(args.opt) > 1:
         return _run_each(command, args)
     from lorair_arch.running import pipeline
@@ -46,10 +52,10 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
 
 
 def _run_each(command: str, args: argparse.Namespace) -> int:
-    from lorair_arch.utils.options import load_each
+    from lorair_arch.running.resume import check_states
 
     # a mistake in the last file must not be found hours later
-    load_each(args.opt, command == 'train', os.getcwd(), args.force_yml, debug=args.debug)
+    check_states(command, args.opt, args.force_yml, auto_resume=args.auto_resume, debug=args.debug)
     flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
     if args.force_yml:
         flags += ['--force_yml', *args.force_yml]

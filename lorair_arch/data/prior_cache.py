@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lorair_arch.errors import CheckpointError, DataError
 from lorair_arch.utils.checkpoint import load_file, state_dict_of
+from lorair_arch.utils.recognise import other_classes
 
 KIND = 'priors'
 _AGAIN = 'run lorair data cache-priors --overwrite'
@@ -59,8 +60,12 @@ class PriorCache:
         """Compares the cache with the router and the restorer of the options, without building either.
 
         Raises:
-            CheckpointError: The router's weights or settings have changed, or the restorer wants other sizes.
+            CheckpointError: The router's weights or settings have changed, it has other classes, or the restorer wants
+                other sizes.
         """
+        mistake = other_classes(self.about, opt.get('degradations'))
+        if mistake:
+            raise CheckpointError(f'{self.path} {mistake}')
         path, network = opt['path'], opt['network_g']
         file, param_key = path.get('pretrain_network_router'), path.get('param_key_router', 'params')
         if file and fingerprint(state_dict_of(file, param_key)[0]) != self.about['router']:

@@ -9,6 +9,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 
+from lorair_arch.running.resume import networks_folder
 from lorair_arch.utils.checkpoint import save_file
 
 
@@ -50,11 +51,12 @@ class Saving(BaseModel):
 
     def extra_state(self) -> dict[str, Any]:
         """Gives what a training state holds beside what every model of BasicSR saves."""
-        return {'best': getattr(self, 'best', {}), 'bad_steps': self.bad_steps}
+        state = {'best': getattr(self, 'best', {}), 'bad_steps': self.bad_steps}
+        return state | {'scaler': self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def resume_training(self, resume_state: dict) -> None:
         """Continues from a training state: its weights, optimisers, schedules, best values and skipped steps."""
-        path = self.weights_path(resume_state['iter'])
+        path = networks_folder(self.opt) / self.weights_path(resume_state['iter']).name
         unsaved = set(self.net_state()) - set(self.saved_keys(self.net_state()))
         nets = [('params', self.net)] + ([('params_ema', self.net_ema)] if self.ema_decay else [])
         for param_key, net in nets:
@@ -62,6 +64,8 @@ class Saving(BaseModel):
         super().resume_training(resume_state)
         self.best = resume_state.get('best', {})
         self.bad_steps = resume_state.get('bad_steps', [0, 0])
+        if self.scaler.is_enabled() and 'scaler' in resume_state:
+            self.scaler.load_state_dict(resume_state['scaler'])
 
     def net_state(self) -> dict[str, Tensor]:
         return self.get_bare_model(self.net).state_dict()

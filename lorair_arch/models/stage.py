@@ -10,11 +10,12 @@ from basicsr.archs import build_network
 from basicsr.utils import get_root_logger
 from torch import nn
 
-from lorair_arch.errors import OptionsError
+from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.models.compiling import compile_training
 from lorair_arch.models.saving import Saving
 from lorair_arch.models.stepping import Stepping
 from lorair_arch.utils.checkpoint import load_into, state_dict_of
+from lorair_arch.utils.recognise import other_classes
 
 
 class StageModel(Stepping, Saving):
@@ -55,7 +56,10 @@ class StageModel(Stepping, Saving):
             param_key: `params` or `params_ema`.
             missing: Ends of the names of tensors that the file may lack.
         """
-        state_dict, _ = state_dict_of(load_path, param_key)
+        state_dict, description = state_dict_of(load_path, param_key)
+        mistake = other_classes(description or {}, self.opt.get('degradations'))
+        if mistake:
+            raise CheckpointError(f'{load_path} {mistake}')
         load_into(self.get_bare_model(net), state_dict, allow_missing=missing, path=load_path)
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path} [{param_key}].')
 

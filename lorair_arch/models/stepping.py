@@ -13,6 +13,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
+from lorair_arch.devices import has_bf16
 from lorair_arch.errors import NumericsError
 from lorair_arch.running.checkpoints import last_checkpoint
 
@@ -22,7 +23,8 @@ class Stepping(BaseModel):
 
     A step is made of `train.accumulate` batches, one after the other, whose gradients add up to that of one large
     batch. Where the loss of any batch or the gradient is not finite, the step is skipped: weights, averages and
-    optimiser stay as they are. `train.max_bad_steps` such steps in a row end the training.
+    optimiser stay as they are. `train.max_bad_steps` such steps in a row end the training. Steps in float16 scale the
+    loss; one whose gradient is too large for that alone is skipped too, with a smaller scale from then on.
 
     Attributes:
         bad_steps: How many steps were skipped in all, and how many in a row.
@@ -37,10 +39,23 @@ class Stepping(BaseModel):
         self.grad_clip_norm = train.get('grad_clip_norm')
         self.accumulate = train.get('accumulate', 1)
         self.max_bad_steps = train.get('max_bad_steps', 10)
-        self.amp = train.get('amp') == 'bf16'
+        self.amp = self._precision(train.get('amp'))
+        # small gradients would vanish in float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
         self.ema_decay = train.get('ema_decay', 0)
         self.bad_steps = [0, 0]
         self.losses: dict[str, Tensor] = OrderedDict()
+
+    def _precision(self, amp: str | None) -> torch.dtype | None:
+        """Gives the type in which steps compute where they may; None: float32 throughout."""
+        if amp == 'bf16' and not has_bf16(self.device.type):
+            remedy = '; amp: fp16 is faster there' if self.device.type == 'cuda' else ''
+            get_root_logger().warning(
+                f'train.amp: bf16 would take many times as long as float32 on this {self.device.type.upper()}, which '
+                f'does not compute in it by itself: training goes on in float32{remedy}'
+            )
+            return None
+        return {'bf16': torch.bfloat16, 'fp16': torch.float16, None: None}[amp]
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Takes what one step is made of, `accumulate` batches in one."""
@@ -56,8 +71,8 @@ class Stepping(BaseModel):
         raise NotImplementedError
 
     def autocast(self) -> torch.autocast:
-        """Gives the precision of training steps: bf16 where `train.amp` asks for it. Evaluation runs in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+        """Gives the precision of training steps, as `train.amp` asks for it. Evaluation runs in float32."""
+        return torch.autocast(self.device.type, self.amp or torch.bfloat16, enabled=self.amp is not None)
 
     def compute_losses(self) -> dict[str, Tensor]:
         """Gives the named losses of the batch at hand, means over its images; their sum is minimised."""
@@ -76,6 +91,8 @@ class Stepping(BaseModel):
                 losses = self.compute_losses()
                 totals.append(self._add_gradient(sum(losses.values())))
             self._add_losses(losses, first=i == 0)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizers[0])
         norm = nn.utils.clip_grad_norm_(self.params, self.grad_clip_norm or math.inf)
         # The one place where a step waits for the device. It has just been given the whole step, and the update that
         # depends on the answer is short.
@@ -87,6 +104,8 @@ class Stepping(BaseModel):
         else:
             self.optimizers[0].zero_grad(set_to_none=True)
             self._count_bad_step(current_iter, totals)
+        if self.scaler.is_enabled():
+            self.scaler.update()
 
     def _add_gradient(self, total: Tensor) -> Tensor:
         """Adds a batch's share of the gradient; gives its loss.
@@ -95,7 +114,7 @@ class Stepping(BaseModel):
         all decide alike.
         """
         share = torch.where(total.isfinite(), 1 / len(self.batches), math.nan)
-        total.backward(share.to(total.dtype))
+        self.scaler.scale(total).backward(share.to(total.dtype))
         return total.detach()
 
     def _add_losses(self, losses: dict[str, Tensor], first: bool) -> None:
@@ -103,12 +122,18 @@ class Stepping(BaseModel):
         self.losses = shares if first else {name: self.losses[name] + share for name, share in shares.items()}
 
     def _count_bad_step(self, current_iter: int, totals: list[Tensor]) -> None:
-        self.bad_steps = [count + 1 for count in self.bad_steps]
         everywhere = [self._suspects(totals)]
         if self.opt['dist']:
             everywhere = [everywhere[0] for _ in range(self.opt['world_size'])]
             dist.all_gather_object(everywhere, self._suspects(totals))
-        guilty, all_images = (sum(images, []) for images in zip(*everywhere))
+        counts, guilty, all_images = (sum(found, type(found[0])()) for found in zip(*everywhere))
+        if not counts and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            get_root_logger().info(
+                f'iteration {current_iter:,}: gradients are beyond float16; the step was skipped, and their scale is '
+                f'lowered from {self.scaler.get_scale():g}'
+            )
+            return
+        self.bad_steps = [count + 1 for count in self.bad_steps]
         losses = ', '.join(f'{name} {value.item():.4g}' for name, value in self.losses.items())
         total, in_a_row = self.bad_steps
         get_root_logger().warning(
@@ -122,11 +147,11 @@ class Stepping(BaseModel):
                 f'{last_checkpoint(self.opt)}'
             )
 
-    def _suspects(self, totals: list[Tensor]) -> tuple[list[str], list[str]]:
-        """Gives the images of the batches whose loss is not finite, and those of all batches."""
+    def _suspects(self, totals: list[Tensor]) -> tuple[int, list[str], list[str]]:
+        """Gives the number of batches whose loss is not finite, their images, and those of all batches."""
         images = [list(batch.get('lq_path', ())) for batch in self.batches]
         guilty = [paths for paths, total in zip(images, totals) if not total.isfinite()]
-        return sum(guilty, []), sum(images, [])
+        return len(guilty), sum(guilty, []), sum(images, [])
 
     @torch.no_grad()
     def update_ema(self) -> None:

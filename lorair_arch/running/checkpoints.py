@@ -50,6 +50,7 @@ def save_training_state(model, epoch: int, current_iter: int) -> None:
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
         'progress': model.opt.get('progress'),
+        'options': model.opt.get('options'),
     }
     if hasattr(model, 'best_metric_results'):  # of BasicSR's model classes, which would forget it
         state['best_metric_results'] = {

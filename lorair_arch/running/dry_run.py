@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ import torch
 from basicsr.models import build_model
 
 from lorair_arch.data.named import NamedDataset
+from lorair_arch.devices import synchronize
 from lorair_arch.errors import LoRAIRError, OptionsError
 from lorair_arch.running import jobs, loaders, pipeline
-from lorair_arch.utils.files import load_file
+from lorair_arch.running.resume import check_states
 from lorair_arch.utils.option_schema.training import OWN_MODELS
 from lorair_arch.utils.options import load_each
 
@@ -27,21 +29,28 @@ logger = logging.getLogger('lorair_arch')
 
 
 def dry_run(
-    command: str, files: Sequence[str], force_yml: Sequence[str] = (), *, launcher: str = 'none', debug: bool = False
+    command: str,
+    files: Sequence[str],
+    force_yml: Sequence[str] = (),
+    *,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
 ) -> None:
     """Checks options files, opens their data, loads their weights, takes a step and validates or tests an image.
 
     All that is written goes to a temporary folder. Weights that an earlier one of the files is to train are taken from
-    its one step. A training that would be continued begins anew.
+    its one step. A training that would be continued begins anew, once it is clear that it could be.
 
     Args:
         command: 'train' or 'test'.
         files: The options files, in the order in which they are to run.
-        force_yml, launcher, debug: See `pipeline.run`.
+        force_yml, launcher, auto_resume, debug: See `pipeline.run`.
 
     Raises:
         LoRAIRError: As `pipeline.run`.
     """
+    check_states(command, files, force_yml, launcher=launcher, auto_resume=auto_resume, debug=debug)
     with tempfile.TemporaryDirectory(prefix='lorair_dry_run_') as root:
         opts = load_each(files, command == 'train', root, force_yml, launcher=launcher, debug=debug)
         for i, (file, opt) in enumerate(zip(files, opts)):
@@ -90,8 +99,7 @@ class _Trial:
         def optimize_parameters(current_iter: int) -> None:
             start = time.perf_counter()
             step(current_iter)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronize()
             self.seconds = time.perf_counter() - start
 
         model.feed_data, model.optimize_parameters = feed_data, optimize_parameters
@@ -129,10 +137,7 @@ def _describe(lq: torch.Tensor | list | None) -> str:
 
 def _shorten(opt: dict[str, Any]) -> None:
     """Leaves one step of a training, with a validation behind it; one bad step ends it."""
-    path = opt['path']
-    if path.get('resume_state'):
-        load_file(path['resume_state'])
-        path['resume_state'] = None
+    opt['path']['resume_state'] = None
     if not opt['is_train']:
         return
     opt['train']['total_iter'] = 1
@@ -171,7 +176,8 @@ def _peak_memory():
     def tell() -> str:
         if gpu:
             return f'peak memory {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB of the GPU'
-        return f'peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB'
+        unit = 2**30 if sys.platform == 'darwin' else 2**20  # bytes there, else KiB
+        return f'peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GiB'
 
     yield tell
 

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.running import checkpoints, loaders
 from lorair_arch.running.board import Board
+from lorair_arch.running.continuing import options_of
 from lorair_arch.running.interruption import Signals
 from lorair_arch.running.progress import Progress
 from lorair_arch.running.resume import load_resume_state
@@ -149,9 +151,20 @@ class Training(Job):
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         if opt['rank'] == 0:
             checkpoints.clean(opt)
+        self.options = options_of(opt)
         self.state = load_resume_state(opt)
+        if self.state and not Path(opt['path']['resume_state']).resolve().is_relative_to(
+            opt['path']['experiments_root']
+        ):
+            self.begin_elsewhere(opt)
         self.seed(((self.state or {}).get('progress') or {}).get('seed'))
         return self.state
+
+    def begin_elsewhere(self, opt: dict[str, Any]) -> None:
+        """Makes the folders of an experiment that goes on from another one's state."""
+        self.make_exp_dirs(opt)
+        if opt['rank'] == 0:
+            _keep(os.path.join(opt['root_path'], 'tb_logger', opt['name']))
 
     def create_train_val_dataloader(self, opt: dict[str, Any], _) -> tuple:
         """Builds all loaders and tells BasicSR's loop how many epochs there are; sets the place to continue at."""
@@ -163,7 +176,7 @@ class Training(Job):
                 dataset = loaders.build_dataset(dataset_opt)
                 val_loaders.append(loaders.build_val_loader(dataset, opt, split=self.own_model))
         progress = self.progress(train_loader, sampler)
-        opt['progress'] = asdict(progress)
+        opt['progress'], opt['options'] = asdict(progress), self.options
         if self.state:
             self.state['epoch'], sampler.start = progress.place(self.state['iter'])
         per_epoch, total = len(train_loader), int(opt['train']['total_iter'])

@@ -6,10 +6,11 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorair_arch.errors import CheckpointError
+from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.utils.files import load_file
 
 logger = logging.getLogger('lorair_arch')
@@ -19,8 +20,9 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Reads `path.resume_state`, or with `auto_resume` the newest sound state of the experiment.
 
     Takes the place of BasicSR's function: tensors go to the CPU, nothing unsafe is unpickled, damaged files are passed
-    over. Model classes with `restores_own_weights` load their networks themselves; for the others BasicSR's
-    `check_resume` turns the `path.pretrain_network_*` options to the networks that were saved along.
+    over, and options that have changed are named or, where they cannot change, refused. Model classes with
+    `restores_own_weights` load their networks themselves; for the others BasicSR's `check_resume` turns the
+    `path.pretrain_network_*` options to the networks that were saved along.
 
     Args:
         opt: The options; `path.resume_state` is set to the file that was found.
@@ -30,21 +32,83 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises:
         CheckpointError: The file is no training state, or none of the experiment's states is sound.
+        OptionsError: As `check_continuable`.
     """
     from basicsr.utils import check_resume
     from basicsr.utils.registry import MODEL_REGISTRY
 
+    state = find_state(opt)
+    if state is None:
+        return None
+    _tell_changes(opt, state)
+    if not getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False):
+        beside = {**opt, 'path': {**opt['path'], 'models': str(networks_folder(opt))}}
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it changes
+            check_resume(beside, state['iter'])
+        opt['path'] |= {**beside['path'], 'models': opt['path']['models']}
+    return state
+
+
+def find_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """Finds, reads and checks the state to continue from; see `load_resume_state`."""
+    from lorair_arch.running.continuing import check_continuable
+
     if opt['auto_resume']:
-        newest = _agreed(_newest_sound_state(opt) if opt['rank'] == 0 else None)
+        newest = _agreed(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
         opt['path']['resume_state'] = newest or opt['path'].get('resume_state')
     path = opt['path'].get('resume_state')
     if path is None:
         return None
     state = _load_state(path)
-    if not getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False):
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it changes
-            check_resume(opt, state['iter'])
+    check_continuable(opt, state, os.path.relpath(path), networks_folder(opt))
     return state
+
+
+def check_states(
+    command: str, files: Sequence[str], force_yml: Sequence[str] = (), *, auto_resume: bool = False, **kwargs: Any
+) -> None:
+    """Checks options files that run one after another, and whether their trainings can be continued.
+
+    Args:
+        command: 'train' or 'test'.
+        files, force_yml, auto_resume: As in `pipeline.run`.
+        **kwargs: Those of `load_each`.
+
+    Raises:
+        OptionsError: As `load_each`, and as `load_resume_state`.
+        CheckpointError: As `load_resume_state`.
+    """
+    from lorair_arch.utils.options import load_each
+
+    for file, opt in zip(files, load_each(files, command == 'train', os.getcwd(), force_yml, **kwargs)):
+        named = opt['path'].get('resume_state')
+        if command == 'test' or (named and not os.path.exists(named)):  # an earlier one of the files is to write it
+            continue
+        try:
+            find_state(opt | {'auto_resume': auto_resume})
+        except OptionsError as error:
+            raise OptionsError(f'{file}: {error}') from error
+
+
+def networks_folder(opt: dict[str, Any]) -> Path:
+    """Gives the folder of the weights that belong to `path.resume_state`, which may be another experiment's."""
+    beside = Path(opt['path']['resume_state']).absolute().parent.with_name('models')
+    return Path(os.path.relpath(beside)) if beside.is_dir() else Path(opt['path']['models'])
+
+
+def _tell_changes(opt: dict[str, Any], state: dict[str, Any]) -> None:
+    from lorair_arch.running.continuing import changes, in_words, options_of
+
+    path = os.path.relpath(opt['path']['resume_state'])
+    if 'options' not in state:
+        logger.info(f'{path} is of an older version, which did not save its options: those of the file hold')
+        return
+    changed = changes(state['options'], options_of(opt))
+    if changed:
+        logger.warning(
+            f'{path} was trained with other options, the new ones hold from iteration {state["iter"] + 1:,}: '
+            f'{in_words(changed)}'
+        )
 
 
 def started_again() -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.files import check_output
 from lorair_arch.utils.checkpoint import check_fit, convert_to_official, save_file
-from lorair_arch.utils.pretrained import Weights, build, read_weights
+from lorair_arch.utils.pretrained import Weights, build, choose_restorer, read_weights
 from lorair_arch.utils.recognise import describe
 
 _SUFFIXES = {'lorair': ('.pth', '.safetensors'), 'official': ('.pth',)}
@@ -91,7 +91,7 @@ def _only(files: dict[str, Weights]) -> Weights:
             f'{", ".join(str(file.path) for file in files.values())} are a {", a ".join(files)}: '
             'convert them one at a time (only a restorer and its experts become one file)'
         )
-    return files['restorer'].with_experts(files['experts'])
+    return choose_restorer(files)
 
 
 def _names(names: Sequence[str] | None, options: dict, to: str) -> list[str] | None:

@@ -10,7 +10,7 @@ from lorair_arch.data.checks import did_you_mean
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.utils.checkpoint import save_file
 from lorair_arch.utils.convert import check_weights_output
-from lorair_arch.utils.pretrained import choose_restorer, load, read_weights
+from lorair_arch.utils.pretrained import check_classes, choose_restorer, load, read_weights
 from lorair_arch.utils.recognise import describe
 
 
@@ -40,6 +40,7 @@ def export(
     files = read_weights(inputs)
     check_weights_output(output, overwrite, files.values())
     weights = choose_restorer(files)
+    check_classes(files)
     options = weights.options()
     lora = options.pop('lora', None)
     if not lora:

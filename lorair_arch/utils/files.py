@@ -67,6 +67,24 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
     return loaded
 
 
+def read_description(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads what a file of weights of this project says of itself, in no time, and not the weights.
+
+    Returns:
+        Its kind, network and degradations; nothing where a file is silent about it, or no sound file of weights at all:
+        `load_file` says that.
+    """
+    path = Path(path)
+    try:
+        with path.open('rb') as file:
+            head = file.read(9)
+        loaded = _load_safetensors(path, weights=False) if head[5:] == b'\0\0\0{' else _load_pickle(path, mmap=True)
+    except (OSError, CheckpointError):
+        return {}
+    description = loaded.get('lorair') if isinstance(loaded, dict) else None
+    return description if isinstance(description, dict) else {}
+
+
 def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
     """Writes a file whole or not at all, and reads it back before it takes the place of an old one.
 
@@ -93,10 +111,11 @@ def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
         raise CheckpointError(cannot_write(path, error)) from error
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
+def _load_safetensors(path: Path, weights: bool = True) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework='pt') as file:
-            loaded = {'params': {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+            keys = file.keys() if weights else ()
+            loaded = {'params': {key: file.get_tensor(key) for key in keys}}
             meta = (file.metadata() or {}).get('lorair')
         if meta is not None:
             loaded['lorair'] = json.loads(meta)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import torch
-
+from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
-from lorair_arch.utils.option_schema.consistency import check_files, check_machine, check_stage
+from lorair_arch.utils.option_schema.consistency import (
+    check_classes,
+    check_files,
+    check_machine,
+    check_stage,
+    trained_by,
+)
 from lorair_arch.utils.option_schema.specs import show
 from lorair_arch.utils.option_schema.training import OWN_MODELS, options
 from lorair_arch.utils.yaml_file import parse_yaml, read_yaml
@@ -76,12 +81,24 @@ def load_each(
                 file, is_train, root_path, force_yml, launcher=launcher, debug=debug, made_before=made_before
             )
             names[i] = opt['name']
+            mistakes += [f'{file}: {mistake}' for mistake in _other_classes_before(opt, opts)]
             opts.append(opt)
         except OptionsError as error:
             mistakes += str(error).splitlines()
     if mistakes:
         raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
     return opts
+
+
+def _other_classes_before(opt: dict[str, Any], before: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Compares `degradations` with those of the trainings that are to write the weights."""
+    names = opt.get('degradations')
+    for key in ('pretrain_network_router', 'pretrain_network_experts'):
+        for other in before:
+            trained = other.get('degradations')
+            if trained_by(opt['path'].get(key) or '') == other['name'] and names and trained and trained != names:
+                found, there = ', '.join(names), ', '.join(trained)
+                yield f'degradations: found {found}, but {other["name"]} is trained for {there}, in this order'
 
 
 def check_options(
@@ -128,6 +145,7 @@ def check_options(
         check_files(opt, made_before, report)
         if opt['model_type'] in OWN_MODELS:
             check_stage(opt, is_train, report)
+            check_classes(opt, made_before, report)
     if mistakes:
         raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
     return opt
@@ -175,7 +193,7 @@ def _complete(
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
     if opt.get('num_gpu', 'auto') == 'auto':
-        opt['num_gpu'] = torch.cuda.device_count()
+        opt['num_gpu'] = gpu_count(opt['dist'])
     if opt['model_type'] in OWN_MODELS:
         opt.setdefault('scale', 1)
     complete_datasets(opt)

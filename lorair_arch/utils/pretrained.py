@@ -7,17 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 import lorair_arch.archs  # noqa: F401 (registers the networks)
 from lorair_arch import zoo
 from lorair_arch.errors import CheckpointError, LoRAIRError
-from lorair_arch.utils.checkpoint import infer_network, kind_of, load_into, state_dict_of
+from lorair_arch.utils.checkpoint import check_fit, infer_network, kind_of, load_into, state_dict_of
 from lorair_arch.utils.recognise import describe
 
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
 
+_EXPERTS = ('lora_A', 'lora_B')
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
@@ -26,7 +28,7 @@ class Weights:
     """One file of weights, by our names, and what is known of it.
 
     Attributes:
-        path: The file.
+        path: The file; of a restorer with experts of another file, the names of both.
         kind: 'router', 'restorer' or 'experts'.
         state_dict: The weights, on the CPU.
         network: Options of its network as they are written in the file; None: nothing is.
@@ -35,7 +37,7 @@ class Weights:
         merged_for: The degradation whose experts are merged into the weights, or None.
     """
 
-    path: Path
+    path: Path | str
     kind: str
     state_dict: dict[str, Tensor]
     network: dict | None
@@ -44,8 +46,19 @@ class Weights:
     merged_for: str | None = None
 
     def with_experts(self, experts: Weights) -> Weights:
-        """Gives this restorer with experts that were trained on it."""
-        return replace(experts, kind='restorer', state_dict={**self.state_dict, **experts.state_dict})
+        """Gives this restorer with experts that were trained on it.
+
+        Raises:
+            CheckpointError: One of the two files does not fit the network.
+        """
+        both = {**self.state_dict, **experts.state_dict}
+        whole = replace(experts, path=f'{self.path} with {experts.path}', kind='restorer', state_dict=both)
+        with torch.device('meta'):
+            net = build(replace(whole, path=experts.path) if experts.network else whole)
+        base = tuple(key for key in net.state_dict() if not key.endswith(_EXPERTS))
+        check_fit(net, self.state_dict, _EXPERTS, self.path)
+        check_fit(net, experts.state_dict, base, experts.path)
+        return whole
 
     def options(self) -> dict:
         """Gives the options of the network: as written in the file or, if it is silent, as the shapes tell.
@@ -89,13 +102,25 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
             f'{router_file.path} (prior of {router.prior_dim}, {classes} degradations) does not fit {restorer.path} '
             f'(prior of {net.prior_dim}, {net.num_experts or "no"} experts): use the router that it was trained with'
         )
-    if net.num_experts and restorer.degradations and router_file.degradations not in (None, restorer.degradations):
-        raise CheckpointError(
-            f'{router_file.path} tells {", ".join(router_file.degradations)} apart, but {restorer.path} was trained '
-            f'for {", ".join(restorer.degradations)}: use the router that it was trained with'
-        )
+    check_classes(files)
     degradations = router_file.degradations or restorer.degradations or []
     return router, net, degradations if len(degradations) == classes else [str(i) for i in range(classes)]
+
+
+def check_classes(files: dict[str, Weights]) -> None:
+    """Compares the classes of a router with those of the experts beside it, as far as both are known.
+
+    Raises:
+        CheckpointError: They are not the same, or not in the same order.
+    """
+    router, experts = files.get('router'), files.get('experts') or files.get('restorer')
+    if not (router and experts and router.degradations and experts.degradations):
+        return
+    if experts.options().get('lora') and router.degradations != experts.degradations:
+        raise CheckpointError(
+            f'{router.path} tells {", ".join(router.degradations)} apart, but {experts.path} was trained for '
+            f'{", ".join(experts.degradations)}: use the router that it was trained with'
+        )
 
 
 def choose_restorer(files: dict[str, Weights]) -> Weights:

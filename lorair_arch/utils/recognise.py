@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -57,6 +59,26 @@ def describe(state_dict: StateDict) -> str:
         if key in state_dict:
             return name
     return f'a network unknown here, with {len(state_dict)} tensors'
+
+
+def other_classes(description: Mapping[str, Any], names: Sequence[str] | None) -> str | None:
+    """Compares the degradations that a file of weights was trained for with those of the options.
+
+    Args:
+        description: What the file says of itself; of a restorer without experts the order of the classes is no matter.
+        names: `degradations` of the options, if they have any.
+
+    Returns:
+        What is different, in words that follow on the name of the file; None: nothing, as far as one can tell.
+    """
+    trained = description.get('degradations')
+    ordered = description.get('kind') != 'restorer' or (description.get('network') or {}).get('lora')
+    if not (trained and names and ordered) or list(trained) == list(names):
+        return None
+    return (
+        f'tells {", ".join(trained)} apart, in this order, but degradations says {", ".join(names)}: '
+        "one would be taken for another; write the file's list there"
+    )
 
 
 def infer_network(state_dict: StateDict) -> dict:

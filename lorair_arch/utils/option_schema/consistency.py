@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 
 from lorair_arch.data.sources import class_of
+from lorair_arch.devices import gpu_count
+from lorair_arch.utils.files import read_description
 from lorair_arch.utils.option_schema.specs import Report, show
 from lorair_arch.utils.option_schema.training import FINETUNE, PRETRAIN, ROUTER
+from lorair_arch.utils.recognise import other_classes
 
 
 def check_machine(opt: dict[str, Any], launcher: str, report: Report) -> None:
-    """Compares `num_gpu` with the GPUs of this machine (in distributed runs each process takes one)."""
-    wanted, there = opt.get('num_gpu', 'auto'), torch.cuda.device_count()
+    """Compares `num_gpu` and `train.amp` with this machine (in distributed runs each process takes one GPU)."""
+    wanted, there = opt.get('num_gpu', 'auto'), gpu_count(launcher != 'none')
     if wanted != 'auto' and wanted > there and (launcher == 'none' or there == 0):
         report('num_gpu', f'found {wanted}, expected at most {there}, as many as this machine has, or auto')
+    train = opt.get('train')
+    if isinstance(train, dict) and train.get('amp') == 'fp16' and (there if wanted == 'auto' else wanted) == 0:
+        report('train.amp', "found 'fp16', expected 'bf16' or null: without a GPU float16 is slow")
 
 
 def check_files(opt: dict[str, Any], made_before: Collection[str], report: Report) -> None:
@@ -30,10 +35,9 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
         made_before: Names of trainings before this one: weights in their folders may be missing yet.
         report: Takes the mistakes.
     """
-    made = [(name,) for name in made_before]
     for where, path in _named_files(opt):
         place = Path(os.path.expanduser(path))
-        if where.startswith('path.') and place.parts[:1] == ('experiments',) and place.parts[1:2] in made:
+        if where.startswith('path.') and trained_by(path) in made_before:
             continue
         if not os.path.exists(place):
             report(where, f'found {show(path)}, which does not exist (looked for from {os.getcwd()})')
@@ -41,6 +45,22 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
             report(where, f'found {show(path)}, which is a file, expected a folder of images or an LMDB')
         elif 'dataroot' not in where and place.is_dir():
             report(where, f'found {show(path)}, which is a folder, expected a file')
+
+
+def trained_by(path: str) -> str | None:
+    """Gives the name of the training in whose folder a file is."""
+    parts = Path(path).parts
+    return parts[1] if len(parts) > 1 and parts[0] == 'experiments' else None
+
+
+def check_classes(opt: dict[str, Any], made_before: Collection[str], report: Report) -> None:
+    """Compares `degradations` with what the files of weights were trained for; see `check_files`."""
+    path = opt.get('path') or {}
+    for key in ('pretrain_network_router', 'pretrain_network_g', 'pretrain_network_experts'):
+        if path.get(key) and trained_by(path[key]) not in made_before:
+            what = other_classes(read_description(os.path.expanduser(path[key])), opt.get('degradations'))
+            if what:
+                report(f'path.{key}', f'found {show(path[key])}, which {what}')
 
 
 def _named_files(opt: dict[str, Any]) -> Iterator[tuple[str, str]]:

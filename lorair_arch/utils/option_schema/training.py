@@ -106,7 +106,7 @@ def _train(model_type: str, is_train: bool) -> Section:
         'scheduler': SCHEDULER,
         'ema_decay': number(0, 0.999999),
         'grad_clip_norm': number(above=0, null=True),
-        'amp': one_of('bf16', null=True),
+        'amp': one_of('bf16', 'fp16', null=True),
         'compile': boolean(),
         'accumulate': integer(1, 1000),
         'max_bad_steps': integer(1),
