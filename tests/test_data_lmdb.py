@@ -112,7 +112,7 @@ def test_other_processes_can_read_an_open_lmdb(tmp_path, method):
 def test_a_locked_lmdb_is_read(tmp_path):
     """No lock is taken: it may be on a read-only disk, and another process may be writing to it."""
     path = write_lmdb(tmp_path / 'x.lmdb')
-    (tmp_path / 'x.lmdb/lock.mdb').unlink()
+    (tmp_path / 'x.lmdb/lock.mdb').unlink(missing_ok=True)
     (tmp_path / 'x.lmdb/lock.mdb').mkdir()
     assert np.array_equal(open_store(path).load('b'), photo(1))
     path = write_lmdb(tmp_path / 'y.lmdb')
