@@ -34,7 +34,11 @@ setup(
         'torchvision>=0.21',
         'tqdm',
     ],
-    extras_require={'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff']},
+    extras_require={
+        'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff'],
+        # what scripts/benchmark/zoo_results.py compares with; bm3d is for non-commercial use only
+        'benchmark': ['bm3d>=4.0', 'h5py>=3.10', 'neuro-low-light>=0.1', 'PyWavelets>=1.6'],
+    },
     entry_points={
         'console_scripts': ['basicsr = lorair_arch.cli:basicsr', 'lorair = lorair_arch.cli:lorair'],
         'basicsr.plugins': ['lorair = lorair_arch:register'],

@@ -14,13 +14,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import classical
 import numpy as np
 from tqdm import tqdm
-from zoo_sets import ImageSet, OpenSet, all_sets
 
+import classical
 from lorair_arch.data.checks import did_you_mean
 from lorair_arch.errors import LoRAIRError, OptionsError
+from zoo_sets import ImageSet, OpenSet, all_sets
 
 # The method's trouble, and the values to try: of each argument, or of several.
 GRIDS = {
