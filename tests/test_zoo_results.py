@@ -184,6 +184,26 @@ def test_classical_methods_are_measured_once(run, load, monkeypatch):
     np.testing.assert_array_equal(calls[0], photo(7))
 
 
+def test_an_interrupted_run_goes_on_where_it_was(run, load, monkeypatch):
+    monkeypatch.setattr(load('zoo_file'), '_WRITE_EVERY', 0)
+    classical, measured = load('classical'), []
+
+    @functools.wraps(classical.median)
+    def median(image):
+        measured.append(image)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return image
+
+    monkeypatch.setattr(classical, 'median', median)
+    with pytest.raises(KeyboardInterrupt):
+        run('--json', 'results.json', '--only', 'rain100l', '--no-ours')
+    assert results()['sets'] == {}
+    assert run('--json', 'results.json', '--only', 'rain100l', '--no-ours')[0] == 0
+    assert len(measured) == 2 + 2  # the second image again, and the third
+    assert len(results()['sets']['rain100l']['images']) == 3
+
+
 def test_sets_that_are_not_measured_anew_stay(run):
     assert run(*ours('--only', 'rain100l', '--no-peers'))[0] == 0
     before = results()
@@ -204,6 +224,11 @@ def test_missing_sets_are_skipped_and_said(run):
     ]
     assert "skipped val_rain: folder 'data/clean/val/gt' does not exist" in errors
     assert len(errors.splitlines()) == 28 - 4
+    code, _, errors = run('--weights', 'weights', '--no-peers', data='weights')
+    assert code == 2
+    assert errors.endswith(
+        "error: --data: none of the sets is in 'weights'; scripts/benchmark/zoo_sets.py says what it must hold\n"
+    )
 
 
 def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
@@ -242,7 +267,11 @@ def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
         (['--no-ours', '--sheets', 's'], '--no-ours goes not with --sheets, which shows ours'),
         (['--json', 'other.json'], "--json: 'other.json' holds something else than results: name another file"),
         (['--json', 'no/results.json'], "--json: 'no/results.json' cannot be written"),
-        (['--data', 'nowhere'], "--data: 'nowhere' is no folder; see the top of scripts/benchmark/zoo_sets.py"),
+        (
+            ['--data', 'nowhere'],
+            "--data: 'nowhere' is no folder; see the top of scripts/benchmark/zoo_sets.py for what",
+        ),
+        (['--only', 'lol_low'], '--only: lol_low has no ground truth to measure by; add --sheets FOLDER to look at it'),
     ],
 )
 def test_mistakes_are_named(run, args, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from lorair_arch.benchmark.report import check_writable, write_json
 from lorair_arch.errors import DataError
 
 _COLUMNS = ('set', 'images', 'input', 'classical (s/MP)', 'ours (s/MP)', 'right expert', 'router', 'memory')
+_WRITE_EVERY = 10  # seconds, while single images are measured
 
 
 class ResultsFile:
     """Results of sets, and of classical methods on single images, which take long and never change.
 
     Args:
-        path: A JSON file; one that exists is read, and written again with every change. None: nothing is kept.
+        path: A JSON file; one that exists is read, and written again as results come. None: nothing is kept.
 
     Attributes:
         sets: What is known of each set, by name: the means, and 'images', a record of each.
@@ -27,7 +29,7 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self.sets, self._peers = path, {}, {}
+        self._path, self.sets, self._peers, self._written = path, {}, {}, time.monotonic()
         if path is None:
             return
         check_writable(path)
@@ -42,7 +44,8 @@ class ResultsFile:
         """Gives what is known under a key, or measures it and keeps that."""
         if key not in self._peers:
             self._peers[key] = measure()
-            self._write()
+            if time.monotonic() - self._written > _WRITE_EVERY:
+                self._write()
         return self._peers[key]
 
     def add(self, name: str, result: dict) -> None:
@@ -64,6 +67,7 @@ class ResultsFile:
     def _write(self) -> None:
         if self._path is not None:
             write_json({'sets': self.sets, 'peers': self._peers}, self._path)
+            self._written = time.monotonic()
 
 
 def title(about: dict) -> str:

@@ -19,10 +19,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+# before PyTorch is imported: its profiler, which counts the memory, would write between the lines
+os.environ |= {'KINETO_LOG_LEVEL': '99', 'TORCH_CPP_LOG_LEVEL': 'ERROR'}
 
 import cv2
 import numpy as np
@@ -39,6 +43,8 @@ from lorair_arch.zoo import DEFAULT
 from zoo_file import ResultsFile, row, title
 from zoo_sets import SEED, ImageSet, OpenSet, Sample, all_sets
 from zoo_sheets import draw_sheet
+
+_LAYOUT = 'scripts/benchmark/zoo_sets.py says what it must hold'
 
 
 def main() -> int:
@@ -74,12 +80,14 @@ def _run(args: argparse.Namespace) -> None:
     ours = None if args.no_ours else Ours(args.weights)
     about = {'seed': SEED, 'limit': args.limit, 'machine': describe_machine('cpu' if ours is None else ours.device)}
     sys.stdout.write(title(about | (ours.about if ours else {})))
+    found = 0
     for name, image_set in sets.items():
         try:
             images = OpenSet(image_set, args.data, args.limit)
         except DataError as error:
             tqdm.write(f'skipped {name}: {error}', file=sys.stderr)
             continue
+        found += 1
         if image_set.paired:
             records = [
                 _measure(sample, image_set, peers[name], ours, results)
@@ -91,6 +99,8 @@ def _run(args: argparse.Namespace) -> None:
             sys.stdout.flush()
         if args.sheets:
             draw_sheet(images, results.sets.get(name), peers[name], ours.restorer, args.sheets)
+    if not found:
+        raise DataError(f"--data: none of the sets is in '{args.data}'; {_LAYOUT}")
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
@@ -99,13 +109,15 @@ def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
     for name in args.only or ():
         if name not in sets:
             raise OptionsError(f'--only: there is no set {name!r}{did_you_mean(name, sets)}')
+        if not sets[name].paired and not args.sheets:
+            raise OptionsError(f'--only: {name} has no ground truth to measure by; add --sheets FOLDER to look at it')
     if args.limit is not None and args.limit < 1:
         raise OptionsError(f'--limit is {args.limit}, but at least one image must be measured')
     if args.no_ours and (args.no_peers or args.sheets):
         other = '--no-peers, and nothing is left to measure' if args.no_peers else '--sheets, which shows ours'
         raise OptionsError(f'--no-ours goes not with {other}')
     if not args.data.is_dir():
-        raise DataError(f"--data: '{args.data}' is no folder; see the top of scripts/benchmark/zoo_sets.py")
+        raise DataError(f"--data: '{args.data}' is no folder; {_LAYOUT}")
     wanted = args.only or [name for name, s in sets.items() if s.paired or args.sheets]
     return {name: sets[name] for name in wanted}
 

@@ -13,7 +13,7 @@ from lorair_arch.utils.comparison import Row, comparison_sheet
 from lorair_arch.utils.photos import Photo, write_photo
 from zoo_sets import OpenSet
 
-_CELL = 420  # width of an image in pixels
+_CELL = 480  # width of an image in pixels: most are so wide
 _UNPAIRED = 8  # images without a ground truth on a sheet, two in a row
 
 
