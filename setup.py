@@ -40,6 +40,8 @@ setup(
         'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff'],
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'jxl': ['pillow-jxl-plugin>=1.3.4'],
+        # what scripts/benchmark/zoo_results.py compares with; bm3d is for non-commercial use only
+        'benchmark': ['bm3d>=4.0', 'h5py>=3.10', 'neuro-low-light>=0.1', 'PyWavelets>=1.6'],
     },
     entry_points={
         'console_scripts': ['basicsr = lorair_arch.cli:basicsr', 'lorair = lorair_arch.cli:lorair'],

@@ -40,6 +40,19 @@ def test_images_form_an_even_grid():
     assert all((part == 255).all() for part in border)
 
 
+def test_captions_stand_below_their_own_images():
+    def caption_rows(first, second):
+        row = Row('', [flat(COLOURS[0], first), flat(COLOURS[1], second)], ['', '20 dB'])
+        sheet = np.asarray(comparison_sheet('', '', ['', ''], [row], cell=60))
+        left = boxes(sheet, COLOURS[1])[2]
+        ink = np.flatnonzero((sheet[:, left:] < 255).any(-1).any(-1))
+        return boxes(sheet, COLOURS[1])[1], ink.max()
+
+    bottom, lowest = caption_rows(90, 40)
+    assert 0 < lowest - bottom < 10
+    assert caption_rows(40, 40) == (bottom, lowest)
+
+
 def test_image_at_its_own_width_is_not_resampled():
     image = np.random.default_rng(0).integers(0, 200, (50, 70, 3), np.uint8)
     pixels = np.asarray(comparison_sheet('', '', ['input'], [Row('noise', [image], [''])], cell=70))

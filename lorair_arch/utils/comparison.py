@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         label: What the row shows.
-        images: RGB, uint8 [H, W, 3], one for each column; all of one shape, or of the same aspect.
+        images: RGB, uint8 [H, W, 3], one for each column.
         captions: What stands below each image, such as its PSNR.
     """
 
@@ -71,7 +71,7 @@ def comparison_sheet(
         draw.text((margin, top + height / 2), row.label, _INK, medium, anchor='lm')
         for x, picture, caption in zip(lefts, images, row.captions):
             sheet.paste(picture, (x, top))
-            draw.text((x, top + height + line // 6), caption, _SOFT, small, anchor='la')
+            draw.text((x, top + picture.height + line // 6), caption, _SOFT, small, anchor='la')
         top += height + line + gap
     return sheet
 
