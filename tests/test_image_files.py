@@ -275,6 +275,17 @@ def test_jpeg_xl(image):
         np.testing.assert_array_equal(found.alpha, ALPHA)
 
 
+def test_exif_data_do_not_turn_a_jpeg_xl():
+    pytest.importorskip('pillow_jxl', reason='the extra [jxl] is not installed')
+    exif = Image.Exif()
+    exif[0x112], exif[0x10F] = 6, 'Maker'
+    found = complete_photo(saved(RGB, 'JXL', lossless=True, exif=exif.tobytes()), 'x')
+    np.testing.assert_array_equal(found.pixels, RGB)
+    again = Image.Exif()
+    again.load(found.exif)
+    assert dict(again) == {0x112: 1, 0x10F: 'Maker'}
+
+
 @pytest.mark.parametrize(
     ('module', 'extra', 'start'), [('pillow_heif', 'heif', b'\0\0\0\x18ftypheic'), ('pillow_jxl', 'jxl', b'\xff\x0a')]
 )

@@ -386,26 +386,21 @@ def test_exif_rotation_is_honoured(weights, restorer, tmp_path, orientation, suf
 
 
 def test_grey_files_stay_grey(weights, tmp_path):
-    for name, image in odd_greys().items():
-        Path(tmp_path, 'in').mkdir(exist_ok=True)
-        write_photo(tmp_path / 'in' / name, image)
-        for suffix in ('.png', '.tif', '.jpg', '.webp'):
-            restore_paths(tmp_path / 'in' / name, tmp_path / f'out{suffix}', weights, device='cpu')
-            found = read_photo(tmp_path / f'out{suffix}')
-            assert (found.rgb == found.rgb[..., :1]).all() or suffix == '.webp'
-            if suffix in ('.png', '.tif'):
-                assert found.pixels.ndim == 2 and found.pixels.dtype == image.pixels.dtype
-                np.testing.assert_array_equal(found.alpha, image.alpha)
-            assert np.ptp(found.rgb.astype(int), axis=2).max() <= 2
-
-
-def odd_greys():
     grey = photo(channels=1)[..., 0]
     deep = grey.astype(np.uint16) * 257
-    return {
-        '8.png': Photo(grey), '16.png': Photo(deep), '8a.png': Photo(grey, grey), '16a.tif': Photo(deep, deep),
-        'g.jpg': Photo(grey),
-    }  # fmt: skip
+    images = {'8.png': Photo(grey), '16.png': Photo(deep), '8a.png': Photo(grey, grey), '16a.tif': Photo(deep, deep)}
+    for name, image in images.items():
+        write_photo(tmp_path / 'in' / name, image)
+    restore_paths(tmp_path / 'in', tmp_path / 'out', weights, device='cpu')
+    for suffix in ('.tif', '.jpg', '.webp'):
+        restore_paths(tmp_path / 'in' / '16a.tif', tmp_path / f'out{suffix}', weights, device='cpu')
+    for name, image in images.items():
+        found = read_photo((tmp_path / 'out' / name).with_suffix('.png'))
+        assert found.pixels.shape == grey.shape and found.pixels.dtype == image.pixels.dtype
+        np.testing.assert_array_equal(found.alpha, image.alpha)
+    np.testing.assert_array_equal(read_photo(tmp_path / 'out.tif').pixels, found.pixels)
+    assert read_photo(tmp_path / 'out.jpg').pixels.shape == grey.shape
+    assert np.ptp(read_photo(tmp_path / 'out.webp').rgb.astype(int), axis=2).max() <= 2  # it knows colours alone
 
 
 def test_all_formats_in_a_folder_are_restored_or_listed(photos, weights, tmp_path):

@@ -29,7 +29,7 @@ class Metadata(NamedTuple):
     Attributes:
         icc: the colour profile, or None.
         exif: what is known of the photograph, None: it cannot be read.
-        orientation: of the pixels, 1 to 8; 1 is upright, as are TIFF files, which are turned when they are decoded.
+        orientation: of the pixels, 1 to 8; 1 is upright. TIFF and JPEG XL are turned when they are decoded.
         frames: more than one: a photograph with a preview, or with what a brighter screen needs.
     """
 
@@ -52,7 +52,7 @@ def opened(content: bytes | memoryview, formats: Sequence[str] | None = None) ->
 def read_metadata(content: bytes | memoryview) -> Metadata:
     """Reads what comes along with the pixels of a file that can be decoded."""
     exif, icc, frames = Image.Exif(), None, 1
-    is_tiff = content[:2] in (b'II', b'MM')
+    is_tiff = is_upright = content[:2] in (b'II', b'MM')
     try:
         if is_tiff and 42 in content[2:4]:  # a TIFF file is built like EXIF data, also where Pillow cannot open it
             exif.load(b'Exif\0\0' + bytes(content))
@@ -61,10 +61,11 @@ def read_metadata(content: bytes | memoryview) -> Metadata:
             image = opened(content)
             icc, frames = image.info.get('icc_profile'), getattr(image, 'n_frames', 1)
             exif = image.getexif()
+            is_upright |= image.format == 'JXL'  # which has an orientation of its own, obeyed by its decoder
         orientation = exif.get(Base.Orientation)
     except Exception:  # damaged EXIF data can raise nearly anything, and Pillow may not know the format
         return Metadata(icc, None, 1, frames)
-    return Metadata(icc, exif, orientation if not is_tiff and orientation in range(1, 9) else 1, frames)
+    return Metadata(icc, exif, 1 if is_upright or orientation not in range(1, 9) else orientation, frames)
 
 
 def with_exif(photo: Photo, exif: Image.Exif | None) -> Photo:
@@ -79,7 +80,7 @@ def with_exif(photo: Photo, exif: Image.Exif | None) -> Photo:
                 del exif[tag]
         if Base.Orientation in exif:
             exif[Base.Orientation] = 1
-        camera = exif.get_ifd(IFD.Exif)
+        camera = exif.get_ifd(IFD.Exif) if IFD.Exif in exif else {}  # asked for, Pillow would make one
         for tag, side in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
             if tag in camera:
                 camera[tag] = side
