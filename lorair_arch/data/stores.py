@@ -162,7 +162,7 @@ def read_meta_info(path: str) -> dict[str, tuple[int, int] | None]:
     except DataError:
         raise
     except ValueError as error:
-        raise DataError(f"'{path}' {error}") from error
+        raise DataError(f"'{path}' {error}; save it as UTF-8") from error
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())
