@@ -48,7 +48,7 @@ class TileMeans:
             hook.remove()
 
     def sample(self, tiles: Sequence, pixels: int) -> list:
-        """Chooses the tiles to run beforehand, of `pixels` each: spread over the image."""
+        """Chooses the tiles to run beforehand, of `pixels` each: spread over the image, neighbours far apart."""
         if not self._all:
             return []
         order = sorted(range(len(tiles)), key=lambda i: i * _GOLDEN % 1)

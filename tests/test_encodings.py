@@ -157,7 +157,7 @@ def test_a_backslash_may_be_part_of_a_name(tmp_path):
     [
         ('雨.png\n'.encode('gbk'), r"meta.txt' is not a text in UTF-8 \(line 1\); save it as UTF-8"),
         (b'a.png\n\ncaf\xe9.png\n', r'is not a text in UTF-8 \(line 3\)'),
-        (TEXT.encode('utf-16-le'), 'in UTF-16 without a byte order mark'),
+        (TEXT.encode('utf-16-le'), r'\(a NUL in line 1: UTF-16 without its byte order mark, maybe\); save it as UTF-8'),
         (TEXT.encode('utf-16') + b'x', 'is not a text in UTF-8'),
         (b'"img2.png"\n', "line 1: expected 'name.png"),
         (b'img2.png;img10.png\n', "lacks 'img2.png;img10', which"),
@@ -190,7 +190,7 @@ def test_options_files_with_a_mark(tmp_path, encoding):
 
 def test_options_in_another_encoding_are_named(tmp_path):
     (tmp_path / 'a.yml').write_bytes(b'name: x\n' + COMMENT.encode('gbk', 'ignore'))
-    with pytest.raises(OptionsError, match=r'a.yml: is not a text in UTF-8 \(line 2\); save it as UTF-8'):
+    with pytest.raises(OptionsError, match=r'a.yml: is not a text in UTF-8 \(line 2\), expected a YAML file'):
         read_yaml(tmp_path / 'a.yml')
 
 

@@ -119,7 +119,7 @@ def test_all_mistakes_at_once(here):
         ('a: 1\na: 2', "line 2: the key 'a' is there twice"),
         ('a: !!python/object/apply:os.system [touch hacked]', 'line 1: could not determine a constructor'),
         ('a: !!float x', 'is not YAML: '),
-        ('\x00', 'is not YAML: '),
+        ('\x00', 'is not a text in UTF-8 (a NUL in line 1'),
     ],
 )
 def test_a_file_that_is_no_options_file(tmp_path, content, expected):

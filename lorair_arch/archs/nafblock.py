@@ -83,7 +83,7 @@ class PoolWindow:
 class SpatialMean(nn.Module):
     """The mean over space, [B, C, H, W] -> [B, C, 1, 1], or at test time over windows, see `local_mean`.
 
-    A module of its own, so that a hook can give the mean of the whole image where the features are those of a part.
+    A module of its own, so that a hook can give the mean of a whole image where the features are those of a part.
 
     Args:
         window: Over what the mean is taken at evaluation.

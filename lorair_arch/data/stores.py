@@ -166,7 +166,7 @@ def read_meta_info(path: str, errors: str = 'strict') -> dict[str, tuple[int, in
     try:
         lines = decode(content, errors).splitlines()
     except ValueError as error:
-        raise DataError(f"'{path}' {error}") from error
+        raise DataError(f"'{path}' {error}; save it as UTF-8") from error
     sizes = {}
     for number, line in enumerate(lines, 1):
         match = _META_LINE.fullmatch(line.strip())

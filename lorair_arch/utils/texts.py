@@ -35,9 +35,10 @@ def decode(content: bytes | memoryview, errors: str = 'strict') -> str:
         text = content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
-        raise ValueError(f'is not a text in UTF-8 (line {line}); save it as UTF-8') from error
+        raise ValueError(f'is not a text in UTF-8 (line {line})') from error
     if '\0' in text:
-        raise ValueError('is not a text in UTF-8 but in UTF-16 without a byte order mark, or no text; save it as UTF-8')
+        line = text.count('\n', 0, text.index('\0')) + 1
+        raise ValueError(f'is not a text in UTF-8 (a NUL in line {line}: UTF-16 without its byte order mark, maybe)')
     return text
 
 
@@ -51,7 +52,7 @@ def read_text(path: str | os.PathLike) -> str:
     try:
         return io.StringIO(decode(Path(path).read_bytes()), newline=None).read()
     except ValueError as error:
-        raise DataError(f"'{path}' {error}") from error
+        raise DataError(f"'{path}' {error}; save it as UTF-8") from error
 
 
 def open_text(file: str | os.PathLike, mode: str = 'r', **kwargs) -> IO:

@@ -61,8 +61,10 @@ def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
         content = parse_yaml(decode(Path(file).read_bytes()))
     except OSError as error:
         raise OptionsError(f'{file}: cannot be read ({error.strerror}); check the path') from error
-    except ValueError as error:  # OptionsError is one
+    except OptionsError as error:
         raise OptionsError(f'{file}: {error}') from error
+    except ValueError as error:
+        raise OptionsError(f'{file}: {error}, expected a YAML file') from error
     if not isinstance(content, dict):
         found = 'nothing' if content is None else 'a list' if isinstance(content, list) else 'a single value'
         raise OptionsError(f'{file}: holds {found}, expected keys and values such as model_type: LoRAIRPretrainModel')

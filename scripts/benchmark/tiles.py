@@ -3,8 +3,9 @@
     python scripts/benchmark/tiles.py --weights results/quickstart/weights
 
 For each photograph of scikit-image, each degradation of the weights and each side of the tiles: PSNR and largest
-difference (in levels of 8 bits) to the image restored in one piece, time and peak memory. Trained weights are needed:
-what tiles change depends on what the network has learned (`bash scripts/quickstart.sh` makes some).
+difference (in levels of 8 bits) to the image restored in one piece, time of the processor and peak memory.
+Trained weights are needed: what tiles change depends on what the network has learned (`bash scripts/quickstart.sh`
+makes some).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
     try:
         restorer = Restorer.from_pretrained(args.weights, 'cpu')
         write(
-            '| image | degradation | tile | PSNR, dB | levels | time, s | peak, MiB |\n|---|---|---|---|---|---|---|\n'
+            '| image | degradation | tile | PSNR, dB | levels | CPU time, s | peak, MiB |\n|---|---|---|---|---|---|---|\n'
         )
         for photo in args.photos:
             name, _, size = photo.partition('=')
@@ -74,9 +75,9 @@ def measure(restorer: Restorer, name: str, size: tuple[int, int], tiles: list[in
 
 
 def timed(restorer: Restorer, image: np.ndarray, tile: int | None) -> tuple[np.ndarray, str]:
-    start = time.perf_counter()
+    start = time.process_time()
     result = restorer(image, tile=tile)
-    return result, f'{time.perf_counter() - start:.1f}'
+    return result, f'{time.process_time() - start:.1f}'
 
 
 def peak(restorer: Restorer, image: np.ndarray, tile: int | None) -> str:
