@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from skimage.metrics import structural_similarity
 
 from lorair_arch import Restorer
@@ -134,6 +135,20 @@ def test_every_draw_depends_on_the_set_and_the_image_alone(run, load):
     assert abs(np.corrcoef(errors[0].ravel(), errors[1].ravel())[0, 1]) < 0.1
     other = draws('val_blur+noise')['0'].astype(float) - photo(10)
     assert abs(np.corrcoef(errors[0].ravel(), other.ravel())[0, 1]) < 0.1
+
+
+def test_validation_photographs_are_degraded_as_in_the_recipe(load):
+    (recipe,) = (BENCHMARK.parents[1] / 'options/zoo').glob('*_pretrain.yml')
+    datasets, sets = yaml.safe_load(recipe.read_text())['datasets'], load('zoo_sets').all_sets()
+    for source in datasets['val']['sources']:
+        image_set = sets[f'val_{source["degradation"]}']
+        assert (image_set.troubles, image_set.degrade) == ((source['degradation'],), source['degrade'])
+    trained = [source['degrade'] for source in datasets['train']['sources']]
+    pairs = [image_set for image_set in sets.values() if len(image_set.troubles) == 2 and image_set.degrade]
+    assert len(pairs) == 4
+    for image_set in pairs:
+        assert list(image_set.degrade) in trained
+        assert image_set.troubles == tuple(step['type'] for step in image_set.degrade)
 
 
 def test_clean_images_are_identical_and_still_averaged(run):

@@ -54,8 +54,8 @@ def peers_of(troubles: Sequence[str], sigma: float | None = None) -> list[Peer]:
     """Gives the methods against what is wrong with an image, the strongest first.
 
     Args:
-        troubles: Names of degradations in the order in which they came about. Against several, the strongest methods
-            of each, the last trouble first.
+        troubles: Names of degradations in the order in which they came about. Against several: the strongest method
+            against each, one after the other, the last trouble first.
         sigma: The level of the noise (0 to 255), if it is known; else it is estimated.
     """
     if len(troubles) > 1:
@@ -81,7 +81,7 @@ def peers_of(troubles: Sequence[str], sigma: float | None = None) -> list[Peer]:
             Peer('CLAHE', (clahe,)),
             Peer('Zero-DCE++', (zero_dce,), ('neuro_low_light',)),
         ],
-        'jpeg': [Peer('NLM on luma', (luma_non_local_means,)), Peer('bilateral', (bilateral,))],
+        'jpeg': [Peer('bilateral', (bilateral,)), Peer('NLM on luma', (luma_non_local_means,))],
     }
     return known.get(troubles[0], []) if troubles else []
 
@@ -136,7 +136,7 @@ def median(image: np.ndarray, size: int = 3) -> np.ndarray:
     return cv2.medianBlur(image, size)
 
 
-def guided(image: np.ndarray, radius: int = 2, eps: float = 0.01) -> np.ndarray:
+def guided(image: np.ndarray, radius: int = 8, eps: float = 0.003) -> np.ndarray:
     """Smooths each channel where it has no edges, guided by itself.
 
     Source: He et al., "Guided Image Filtering", ECCV 2010; against rain as in Xu et al., "Removing Rain and Snow in a
@@ -146,7 +146,7 @@ def guided(image: np.ndarray, radius: int = 2, eps: float = 0.01) -> np.ndarray:
     return _to_uint8(cv2.merge([_guided(channel, channel, radius, eps) for channel in channels]))
 
 
-def dark_channel(image: np.ndarray, omega: float = 0.95, patch: int = 15, floor: float = 0.1) -> np.ndarray:
+def dark_channel(image: np.ndarray, omega: float = 0.85, patch: int = 15, floor: float = 0.1) -> np.ndarray:
     """Estimates the haze by the darkest channel of patches, refined by a guided filter, and takes it away.
 
     Source: He et al., "Single Image Haze Removal Using Dark Channel Prior", CVPR 2009; patch, floor of the transmission
@@ -161,7 +161,7 @@ def dark_channel(image: np.ndarray, omega: float = 0.95, patch: int = 15, floor:
     return _to_uint8((rgb - light) / np.maximum(seen, floor)[..., None] + light)
 
 
-def unsharp(image: np.ndarray, sigma: float = 1.0, amount: float = 1.0) -> np.ndarray:
+def unsharp(image: np.ndarray, sigma: float = 5.0, amount: float = 0.25) -> np.ndarray:
     """Adds what a Gaussian blur takes away.
 
     Source: Gonzalez and Woods, "Digital Image Processing", section 3.6.
@@ -170,7 +170,7 @@ def unsharp(image: np.ndarray, sigma: float = 1.0, amount: float = 1.0) -> np.nd
     return _to_uint8(rgb + amount * (rgb - cv2.GaussianBlur(rgb, (0, 0), sigma)))
 
 
-def wiener(image: np.ndarray, sigma: float = 1.0, balance: float = 0.1) -> np.ndarray:
+def wiener(image: np.ndarray, sigma: float = 0.7, balance: float = 0.01) -> np.ndarray:
     """Inverts an assumed Gaussian blur in the Fourier domain, regularised.
 
     Source: Hunt, "A Matrix Theory Proof of the Discrete Convolution Theorem", 1971; scikit-image's restoration.wiener.
@@ -186,7 +186,7 @@ def deconvolved(image: np.ndarray, sigma: float = 1.0, steps: int = 5) -> np.nda
     return _deconvolve(image, sigma, partial(richardson_lucy, num_iter=steps, filter_epsilon=1e-6))
 
 
-def gamma(image: np.ndarray, mean: float = 0.4) -> np.ndarray:
+def gamma(image: np.ndarray, mean: float = 0.5) -> np.ndarray:
     """Raises to the power that takes the mean brightness to a fixed one.
 
     Source: Gonzalez and Woods, "Digital Image Processing", section 3.2.
@@ -195,7 +195,7 @@ def gamma(image: np.ndarray, mean: float = 0.4) -> np.ndarray:
     return _to_uint8(rgb ** (np.log(mean) / np.log(np.clip(rgb.mean(), 0.001, 0.999))))
 
 
-def clahe(image: np.ndarray, limit: float = 4.0, tiles: int = 4) -> np.ndarray:
+def clahe(image: np.ndarray, limit: float = 8.0, tiles: int = 2) -> np.ndarray:
     """Equalises the histogram of the lightness L of tiles, with limited contrast.
 
     Source: Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994.
@@ -222,7 +222,7 @@ def luma_non_local_means(image: np.ndarray, strength: float = 5.0) -> np.ndarray
     return _on_luma(image, lambda luma: cv2.fastNlMeansDenoising(luma, None, strength, 7, 21))
 
 
-def bilateral(image: np.ndarray, levels: float = 20.0, pixels: float = 2.0) -> np.ndarray:
+def bilateral(image: np.ndarray, levels: float = 20.0, pixels: float = 1.0) -> np.ndarray:
     """Averages near pixels of similar luma, which smooths the borders of JPEG's blocks.
 
     Source: Tomasi and Manduchi, "Bilateral Filtering for Gray and Color Images", ICCV 1998; against JPEG as in Zhang

@@ -36,11 +36,19 @@ from lorair_arch.data.images import to_float
 from lorair_arch.data.pairing import load_pair, pair_keys
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError
-from lorair_arch.utils.yaml_file import read_yaml
 
 SEED = 0
-RECIPE = Path(__file__).parents[2] / 'options/zoo/2_pretrain.yml'
-# What came first stands first; as in the recipe's training.
+# As in the recipe's validation (options/zoo).
+_VAL = {
+    'clean': {'type': 'clean'},
+    'noise': {'type': 'noise', 'sigma': 25},
+    'rain': {'type': 'rain', 'density': [0.0005, 0.008], 'width': [0.6, 1.8], 'intensity': [0.2, 0.7]},
+    'haze': {'type': 'haze'},
+    'blur': {'type': 'motion_blur', 'length': [5, 20], 'bend': [0, 60]},
+    'lowlight': {'type': 'lowlight', 'gamma': [1.4, 2.6], 'beta': [0.3, 1], 'sigma': [0, 4]},
+    'jpeg': {'type': 'jpeg', 'quality': [10, 40]},
+}
+# As in its training; what came first stands first.
 _RAINY_HAZE = (
     {'type': 'haze', 'beta': [0.4, 2], 'airlight': [0.4, 0.9]},
     {'type': 'rain', 'density': [0.002, 0.012], 'length': [12, 35], 'width': [0.6, 1.3], 'intensity': [0.1, 0.4]},
@@ -100,10 +108,7 @@ def all_sets() -> dict[str, ImageSet]:
         for name, folder in (('live1', 'LIVE1_sample'), ('classic5', 'classic5'))
         for q in (10, 20, 40)
     ]
-    val = [
-        _made(f'val_{source["degradation"]}', 'clean/val', source['degradation'], source['degrade'])
-        for source in read_yaml(RECIPE)['datasets']['val']['sources']
-    ]
+    val = [_made(f'val_{trouble}', 'clean/val', trouble, degrade) for trouble, degrade in _VAL.items()]
     pairs = [ImageSet(f'val_{"+".join(names)}', 'clean/val', names, degrade) for names, degrade in _PAIRS.items()]
     sets = (
         *noise,
