@@ -43,9 +43,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         restorer = Restorer.from_pretrained(args.weights, 'cpu')
-        write(
-            '| image | degradation | tile | PSNR, dB | levels | CPU time, s | peak, MiB |\n|---|---|---|---|---|---|---|\n'
-        )
+        write('| image | degradation | tile | PSNR, dB | levels | CPU time, s | peak, MiB |\n')
+        write('|---|---|---|---|---|---|---|\n')
         for photo in args.photos:
             name, _, size = photo.partition('=')
             for row in measure(restorer, name, tuple(map(int, size.split('x'))), args.tiles):
