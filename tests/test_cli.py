@@ -39,7 +39,7 @@ def test_help_of_lorair_is_quick_and_shows_an_example(tmp_path, command):
     done = run(tmp_path, *command, '--help', python=LORAIR)
     assert time.perf_counter() - start < 1
     assert done.returncode == 0
-    examples = r'restore \S+ -o \S+ --weights |convert \S+ \S+\.safetensors|data cache-priors -opt \S+\.yml'
+    examples = r'restore \S+ -o \S+\n|convert \S+ \S+\.safetensors|data cache-priors -opt \S+\.yml'
     assert re.search(rf'examples?:\n  lorair ({examples})', done.stdout)
 
 

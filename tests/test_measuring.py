@@ -129,7 +129,7 @@ def test_a_test_goes_on_and_names_the_images(here, capfd):
     run('test', write_options(here, restore_options(ALL, (6, 9), (96, 192)), 'odd'))
     content = strictly(here / 'results/pretrain/metrics_tiny_val.json')
     small, large, *others = content['images']
-    assert small.keys() == {'image', 'degradation', 'router_accuracy', 'psnr', 'psnr_allweather', 'left_out'}
+    assert small.keys() == {'image', 'name', 'degradation', 'router_accuracy', 'psnr', 'psnr_allweather', 'left_out'}
     assert small['left_out'].keys() == {'ssim', 'niqe', 'ssim_allweather'}
     assert 'left_out' not in large
     noise, rain = content['degradations']['noise'], content['degradations']['rain']

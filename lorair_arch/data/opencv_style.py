@@ -69,13 +69,15 @@ def imwrite(img: np.ndarray, file_path: str, params: list[int] | None = None, au
         img: grey, BGR or BGRA.
         file_path: of any bytes; the suffix says the format.
         params: OpenCV's, for its own encoders.
-        auto_mkdir: not used: missing folders are made.
+        auto_mkdir: whether missing folders are made.
 
     Raises:
         OSError: if it cannot be written.
     """
     path = Path(file_path)
     suffix = path.suffix.lower()
+    if not auto_mkdir:
+        os.stat(path.parent)  # raises
     if params is None and suffix in WRITABLE and img.dtype in (np.uint8, np.uint16):
         pixels = np.squeeze(img, 2) if img.ndim == 3 and img.shape[2] == 1 else img
         colours = pixels[..., 2::-1] if pixels.ndim == 3 else pixels
