@@ -45,7 +45,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
     """Does what BasicSR has no word for. Returns the exit code."""
     parser = new_parser(
         'All-in-one image restoration with LoRA-IR. Training and testing: basicsr --help.',
-        'lorair restore photo.jpg -o restored.png --weights results/quickstart/weights',
+        'lorair restore photo.jpg -o restored.png',
     )
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for command in (restore, convert, export, data, benchmark):
