@@ -52,27 +52,26 @@ def test_the_locales_are_not_utf_8(tmp_path, locale):
     assert encoding_of(tmp_path, locale) in ('gbk', 'ascii')
 
 
-@pytest.mark.parametrize('name', ['pretrain', 'sr'])
-def test_training_and_test_do_not_depend_on_the_locale(here, locale, name):
-    opt = stage(name)
+def test_training_and_test_do_not_depend_on_the_locale(here, locale):
+    opt = stage('pretrain')
     opt['train']['total_iter'] = opt['val']['val_freq'] = 2
     path = here / write_options(here, opt, 'train')
     content = COMMENT + path.read_text(encoding='utf-8')
     path.write_text(content, encoding='utf-8')
     done = run(here, 'train', '-opt', 'train.yml', **locale)
     assert done.returncode == 0, done.stderr
-    copy = (here / 'experiments' / name / 'train.yml').read_text(encoding='utf-8')
+    copy = (here / 'experiments/pretrain/train.yml').read_text(encoding='utf-8')
     assert copy.startswith('# GENERATE TIME: ')
     assert copy.endswith(content)
-    done = run(here, 'test', '-opt', write_options(here, as_test(opt), 'test'), **locale)
-    assert done.returncode == 0, done.stderr
 
 
-def test_lists_of_basicsr_are_read_in_every_locale(here, locale):
-    """Its data sets open them themselves."""
-    opt = as_test(stage('pretrain'))
+def test_lists_and_names_do_not_depend_on_the_locale(here, locale):
+    """BasicSR's data sets open their lists themselves; names that the locale cannot tell are escaped in the log."""
     (here / 'list.txt').write_bytes(codecs.BOM_UTF8 + '2.png (24,28,3)\n0.png (24,28,3) 备注\n'.encode())
-    opt['datasets']['test'] = {
+    for side in ('lq', 'gt'):
+        write(here / f'data/odd_{side}/雨 – œ.png', photo())
+    opt = as_test(stage('pretrain'))
+    opt['datasets']['test_2'] = {
         'name': 'listed',
         'type': 'PairedImageDataset',
         'dataroot_lq': 'data/val_lq',
@@ -80,25 +79,16 @@ def test_lists_of_basicsr_are_read_in_every_locale(here, locale):
         'meta_info_file': 'list.txt',
         'io_backend': {'type': 'disk'},
     }
-    done = run(here, 'test', '-opt', write_options(here, opt, 'test'), **locale)
-    assert done.returncode == 0, done.stderr
-    content = json.loads((here / 'results/pretrain/metrics_listed.json').read_text(encoding='utf-8'))
-    assert [Path(image['image']).name for image in content['images']] == ['2.png', '0.png']
-
-
-def test_names_that_the_locale_cannot_tell_do_not_end_a_test(here, locale):
-    for side in ('lq', 'gt'):
-        write(here / f'data/odd_{side}/雨 – œ.png', photo())
-    opt = as_test(stage('pretrain'))
     opt['datasets']['test']['sources'] = [
         {'degradation': 'noise', 'dataroot_lq': 'data/odd_lq', 'dataroot_gt': 'data/odd_gt'}
     ]
-    opt['val']['save_img'] = False
-    opt['val']['metrics']['niqe'] = {'type': 'calculate_niqe', 'crop_border': 0}  # too small: the image is named
+    # too small for NIQE: the images are named
+    opt['val'] = {'save_img': False, 'metrics': {'niqe': {'type': 'calculate_niqe', 'crop_border': 0}}}
     done = run(here, 'test', '-opt', write_options(here, opt, 'test'), **locale)
     assert done.returncode == 0, done.stderr
-    assert 'Traceback' not in done.stderr
-    assert '--- Logging error ---' not in done.stderr
+    assert 'Traceback' not in done.stderr  # of the logger
+    content = json.loads((here / 'results/pretrain/metrics_listed.json').read_text(encoding='utf-8'))
+    assert [Path(image['image']).name for image in content['images']] == ['2.png', '0.png']
     (log,) = (here / 'results/pretrain').glob('*.log')
     assert 'niqe leaves out 1 of 1 images' in log.read_text(encoding='utf-8')
 

@@ -3,9 +3,8 @@
     python scripts/benchmark/tiles.py --weights results/quickstart/weights
 
 For each photograph of scikit-image, each degradation of the weights and each side of the tiles: PSNR and largest
-difference (in levels of 8 bits) to the image restored in one piece, time of the processor and peak memory.
-Trained weights are needed: what tiles change depends on what the network has learned (`bash scripts/quickstart.sh`
-makes some).
+difference (in levels of 8 bits) to the image restored in one piece, time of the processor and peak memory. Trained
+weights are needed: what tiles change depends on what the network has learned (`bash scripts/quickstart.sh` makes some).
 """
 
 from __future__ import annotations
@@ -43,8 +42,9 @@ def main() -> int:
     args = parser.parse_args()
     try:
         restorer = Restorer.from_pretrained(args.weights, 'cpu')
-        write('| image | degradation | tile | PSNR, dB | levels | CPU time, s | peak, MiB |\n')
-        write('|---|---|---|---|---|---|---|\n')
+        write(
+            '| image | degradation | tile | PSNR, dB | levels | CPU, s | peak, MiB |\n|---|---|---|---|---|---|---|\n'
+        )
         for photo in args.photos:
             name, _, size = photo.partition('=')
             for row in measure(restorer, name, tuple(map(int, size.split('x'))), args.tiles):
