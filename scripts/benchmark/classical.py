@@ -217,7 +217,7 @@ def zero_dce(image: np.ndarray) -> np.ndarray:
     return _to_uint8(enhanced[0].permute(1, 2, 0).numpy())
 
 
-def luma_non_local_means(image: np.ndarray, strength: float = 5.0) -> np.ndarray:
+def luma_non_local_means(image: np.ndarray, strength: float = 6.0) -> np.ndarray:
     """Averages similar patches of the luma; see `non_local_means`."""
     return _on_luma(image, lambda luma: cv2.fastNlMeansDenoising(luma, None, strength, 7, 21))
 
