@@ -29,6 +29,6 @@ def located(name_or_path: str | os.PathLike) -> Path:
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     if str(path) not in names():
-        known = ', '.join(names()) or 'none'
+        known = ', '.join(names()) or 'none has been trained yet (scripts/train_zoo.sh), name your own'
         raise CheckpointError(f'{str(path)!r} is neither a file nor a folder, nor the name of weights: {known}')
     return _ROOT / path
