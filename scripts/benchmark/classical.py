@@ -178,7 +178,7 @@ def wiener(image: np.ndarray, sigma: float = 0.7, balance: float = 0.01) -> np.n
     return _deconvolve(image, sigma, partial(skimage_wiener, balance=balance, clip=False))
 
 
-def deconvolved(image: np.ndarray, sigma: float = 1.0, steps: int = 4) -> np.ndarray:
+def deconvolved(image: np.ndarray, sigma: float = 0.7, steps: int = 4) -> np.ndarray:
     """Inverts an assumed Gaussian blur step by step.
 
     Source: Richardson, "Bayesian-Based Iterative Method of Image Restoration", 1972; scikit-image's richardson_lucy.
