@@ -117,7 +117,7 @@ def bm3d(image: np.ndarray, sigma: float | None = None) -> np.ndarray:
 
 
 def non_local_means(
-    image: np.ndarray, sigma: float | None = None, luma: float = 0.6, colour: float = 0.8
+    image: np.ndarray, sigma: float | None = None, luma: float = 0.7, colour: float = 1.0
 ) -> np.ndarray:
     """Averages similar patches; `luma` and `colour` are the strengths in levels of noise.
 
@@ -178,7 +178,7 @@ def wiener(image: np.ndarray, sigma: float = 0.7, balance: float = 0.01) -> np.n
     return _deconvolve(image, sigma, partial(skimage_wiener, balance=balance, clip=False))
 
 
-def deconvolved(image: np.ndarray, sigma: float = 1.0, steps: int = 5) -> np.ndarray:
+def deconvolved(image: np.ndarray, sigma: float = 0.7, steps: int = 4) -> np.ndarray:
     """Inverts an assumed Gaussian blur step by step.
 
     Source: Richardson, "Bayesian-Based Iterative Method of Image Restoration", 1972; scikit-image's richardson_lucy.

@@ -33,8 +33,8 @@ GRIDS = {
     'unsharp': ('blur', {'sigma': (1.0, 2.0, 3.0, 5.0, 8.0), 'amount': (0.15, 0.25, 0.5, 1.0)}),
     'luma_non_local_means': ('jpeg', {'strength': (4.0, 6.0, 8.0)}),
     'wiener': ('blur', {'sigma': (0.5, 0.7, 1.0), 'balance': (0.003, 0.01, 0.03)}),
-    'deconvolved': ('blur', {'sigma': (1.0, 1.5, 2.0), 'steps': (2, 4, 8)}),
-    'non_local_means': ('noise', {'luma': (0.3, 0.4, 0.5, 0.7), 'colour': (0.3, 0.5, 1.0)}),
+    'deconvolved': ('blur', {'sigma': (0.7, 1.0, 1.5), 'steps': (2, 4, 8)}),
+    'non_local_means': ('noise', {'luma': (0.4, 0.5, 0.7, 0.9), 'colour': (0.5, 1.0, 2.0)}),
 }
 
 

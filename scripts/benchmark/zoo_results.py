@@ -60,7 +60,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True, type=Path, metavar='FOLDER', help='the folder with all test sets')
-    what = 'files of weights, their folder, or a name of the zoo (%(default)s)'
+    what = f'files of weights, their folder, or a name of the zoo; default: {DEFAULT}'
     parser.add_argument('--weights', nargs='+', default=[DEFAULT], metavar='PATH', help=what)
     parser.add_argument('--only', nargs='+', metavar='SET', help=f'of {", ".join(all_sets())}')
     parser.add_argument('--limit', type=int, metavar='N', help='at most N images of each set, evenly spread over it')
