@@ -187,13 +187,14 @@ def texts_in_utf8() -> None:
     """BasicSR reads and writes options, lists of images and other texts in the encoding of the locale."""
     import basicsr.train
     from basicsr.utils import lmdb_util, plot_util  # noqa: F401
+    from basicsr.utils.dist_util import master_only
 
     from lorair_arch.utils.texts import copy_opt_file, open_text
 
     for name, module in list(sys.modules.items()):
         if name.startswith('basicsr.'):
             module.open = open_text
-    basicsr.train.copy_opt_file = copy_opt_file
+    basicsr.train.copy_opt_file = master_only(copy_opt_file)
 
 
 def lmdb_opened_once() -> None:

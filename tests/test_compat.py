@@ -176,7 +176,7 @@ def test_cuda_means_the_cpu_in_methods_that_insist_on_it():
     def method():
         return torch.zeros(2, device='cuda'), torch.ones(1).cuda(), torch.nn.Linear(1, 1).cuda().weight
 
-    assert {tensor.device.type for tensor in compat._on_cpu(method)()} == {'cpu'}
+    assert {tensor.device.type for tensor in compat._without_cuda(method)()} == {'cpu'}
     assert VideoBaseModel.dist_validation.__wrapped__
     with pytest.raises((AssertionError, RuntimeError)):
         method()
