@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,10 +174,11 @@ def test_networks_of_a_single_process_are_left_alone():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='only adjusted where there is no GPU')
 def test_cuda_means_the_cpu_in_methods_that_insist_on_it():
-    def method():
+    def method(model):
         return torch.zeros(2, device='cuda'), torch.ones(1).cuda(), torch.nn.Linear(1, 1).cuda().weight
 
-    assert {tensor.device.type for tensor in compat._without_cuda(method)()} == {'cpu'}
+    model = SimpleNamespace(device=torch.device('cpu'))
+    assert {tensor.device.type for tensor in compat._without_cuda(method)(model)} == {'cpu'}
     assert VideoBaseModel.dist_validation.__wrapped__
     with pytest.raises((AssertionError, RuntimeError)):
-        method()
+        method(model)

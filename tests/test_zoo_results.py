@@ -278,12 +278,12 @@ def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
     'args, message',
     [
         (['--only', 'rain100'], "--only: there is no set 'rain100'; did you mean 'rain100l'?"),
-        (['--weights', 'lorair-huge'], "there are no weights 'lorair-huge': neither a file or folder here"),
+        (['--weights', 'lorair-huge'], "'lorair-huge' is neither a file nor a folder, nor the name of weights: "),
         (['--limit', '0'], '--limit is 0, but at least one image must be measured'),
         (['--no-ours', '--no-peers'], '--no-ours goes not with --no-peers, and nothing is left to measure'),
         (['--no-ours', '--sheets', 's'], '--no-ours goes not with --sheets, which shows ours'),
         (['--json', 'other.json'], "--json: 'other.json' holds something else than results: name another file"),
-        (['--json', 'no/results.json'], "--json: 'no/results.json' cannot be written"),
+        (['--json', 'other.json/results.json'], "output folder 'other.json' cannot be made: 'other.json' is no folder"),
         (
             ['--data', 'nowhere'],
             "--data: 'nowhere' is no folder; scripts/benchmark/zoo_sets.py says what it must hold",

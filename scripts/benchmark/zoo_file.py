@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lorair_arch.benchmark.report import check_writable, write_json
 from lorair_arch.errors import DataError
+from lorair_arch.files import check_folder, exists, write_json
 
 _COLUMNS = ('set', 'images', 'input', 'classical (s/MP)', 'ours (s/MP)', 'right expert', 'router', 'memory')
 _WRITE_EVERY = 10  # seconds, while single images are measured
@@ -25,15 +25,15 @@ class ResultsFile:
 
     Raises:
         DataError: The file is something else.
-        OptionsError: It cannot be written.
+        OutputError: It cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path, self.sets, self._peers, self._written = path, {}, {}, time.monotonic()
         if path is None:
             return
-        check_writable(path)
-        if path.exists():
+        check_folder(path.parent)
+        if exists(path):
             try:
                 content = json.loads(path.read_text(encoding='utf-8'))
                 self.sets, self._peers = content['sets'], content['peers']
@@ -66,7 +66,7 @@ class ResultsFile:
 
     def _write(self) -> None:
         if self._path is not None:
-            write_json({'sets': self.sets, 'peers': self._peers}, self._path)
+            write_json(self._path, {'sets': self.sets, 'peers': self._peers})
             self._written = time.monotonic()
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from classical import Peer
 from lorair_arch import Restorer
+from lorair_arch.data.image_writing import write_photo
+from lorair_arch.data.photo import Photo
 from lorair_arch.utils.comparison import Row, comparison_sheet
-from lorair_arch.utils.photos import Photo, write_photo
 from zoo_sets import OpenSet
 
 _CELL = 480  # width of an image in pixels: most are so wide
@@ -35,7 +36,7 @@ def draw_sheet(images: OpenSet, result: dict | None, peers: Sequence[Peer], rest
     else:
         title, columns, rows = _paired(images, result, peers, restorer)
     sheet = comparison_sheet(f'{images.set.name}: {images.set.folder}', title, columns, rows, _CELL)
-    write_photo(folder / f'{images.set.name}.png', Photo(np.asarray(sheet), None))
+    write_photo(folder / f'{images.set.name}.png', Photo(np.asarray(sheet)))
 
 
 def _paired(
