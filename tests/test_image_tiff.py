@@ -128,7 +128,10 @@ def test_lab(compression):
 def test_other_depths_are_stretched(kind, bits):
     top, wide = 2**bits - 1, 255 if bits < 8 else 65535
     values = np.random.default_rng(0).integers(0, top + 1, (HEIGHT, WIDTH)).astype(np.uint8 if bits < 8 else np.uint16)
-    content = written(values, photometric=kind, bitspersample=bits)
+    try:
+        content = written(values, photometric=kind, bitspersample=bits)
+    except NotImplementedError:
+        pytest.skip('this version of imagecodecs reads such depths, but does not write them')
     expected = np.rint(np.float64(values if kind == 'minisblack' else top - values) * wide / top)
     np.testing.assert_array_equal(decode_photo(content, 'x').pixels, expected)
 

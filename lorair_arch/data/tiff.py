@@ -32,6 +32,7 @@ _COLOURS = {
     PHOTOMETRIC.CIELAB: 3,
     PHOTOMETRIC.ICCLAB: 3,
 }
+_FAX = (COMPRESSION.CCITTRLE, COMPRESSION.CCITT_T4, COMPRESSION.CCITT_T6)
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
 
@@ -44,8 +45,9 @@ def decode_tiff(content: bytes | memoryview, path: str) -> Photo:
         check_whole(min(page.databytecounts, default=0) > 0 and max(ends) <= len(content), path)
         tag = page.tags.get(_ORIENTATION)
         orientation = tag.value if tag and tag.value in range(1, 9) else 1
-        if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
-            # libtiff, which Pillow asks, knows how its channels are spread over the pixels
+        spread = page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG
+        if spread or page.compression in _FAX:
+            # libtiff, which Pillow asks, knows how such channels are spread over the pixels, and all forms of fax
             image = opened(content, ('TIFF',))
             image.info.pop('icc_profile', None)
             return colours.from_pillow(image, path)  # turned by Pillow
