@@ -1,9 +1,10 @@
 """The means over space of a whole image, for networks that see it in tiles.
 
 Each block of the restorer multiplies its features by what their mean over the whole image says. A tile has other means:
-it would come out darker or lighter than its neighbours. So some tiles are run once beforehand, and what they measure
+it would come out darker or lighter than its neighbours. So all tiles are run once beforehand, and what they measure
 replaces the means of every tile after that. While they run, each already uses the mean of all before it: the means of a
-block depend on those of the blocks before, and come close to those of the whole image in one pass.
+block depend on those of the blocks before, and come close to those of the whole image in one pass. A sample of the
+tiles would not do (scripts/benchmark/README.md).
 
 Stands beside the network: its blocks know nothing of tiles (`SpatialMean`).
 """
@@ -18,8 +19,6 @@ from torch import Tensor, nn
 
 from lorair_arch.archs.nafblock import SpatialMean
 
-_SAMPLE = 2**22  # pixels that are run beforehand at most,
-_FEWEST = 16  # but so many tiles
 _GOLDEN = 0.6180339887498949
 
 Core = tuple[slice, slice]  # rows and columns within a tile, in pixels of the image
@@ -47,12 +46,10 @@ class TileMeans:
         for hook in self._hooks:
             hook.remove()
 
-    def sample(self, tiles: Sequence, pixels: int) -> list:
-        """Chooses the tiles to run beforehand, of `pixels` each: spread over the image, neighbours far apart."""
-        if not self._all:
-            return []
+    def beforehand(self, tiles: Sequence) -> list:
+        """Gives the tiles to run beforehand, in an order that soon has seen all parts of the image."""
         order = sorted(range(len(tiles)), key=lambda i: i * _GOLDEN % 1)
-        return [tiles[i] for i in order[: max(_SAMPLE // pixels, _FEWEST)]]
+        return [tiles[i] for i in order] if self._all else []
 
     @contextmanager
     def recorded(self, core: Core) -> Iterator[None]:

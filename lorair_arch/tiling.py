@@ -58,7 +58,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
 
     out = torch.zeros_like(image)
     with TileMeans(net) as means:
-        for row, column in means.sample(tiles, tile**2):
+        for row, column in means.beforehand(tiles):
             with means.recorded((row.core, column.core)):
                 restore(row, column)
         for row, column in tiles:
