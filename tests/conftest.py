@@ -14,6 +14,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
+from lorair_arch.restoring import folders  # noqa: E402
 from tests.miniature import write_data, write_weights  # noqa: E402
 
 
@@ -24,6 +25,27 @@ def here(tmp_path, monkeypatch):
     write_data(tmp_path)
     write_weights(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def inverting(monkeypatch):
+    """`lorair restore` inverts images in place of restoring them; gives those that it met."""
+    calls = []
+
+    class Inverting:
+        @classmethod
+        def from_pretrained(cls, weights, device):
+            return cls()
+
+        def check(self, degradation, tile):
+            pass
+
+        def __call__(self, image, degradation, tile):
+            calls.append(image)
+            return np.iinfo(image.dtype).max - image
+
+    monkeypatch.setattr(folders, 'Restorer', Inverting)
+    return calls
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.photo import Photo
 from lorair_arch.errors import CheckpointError, DataError, OutputError
 from lorair_arch.files import check_folder, check_output, fitting, write_file, write_json, writing
-from lorair_arch.restoring import folders
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.plan import LONGEST_SIDES
 from lorair_arch.utils.files import save_file
@@ -151,24 +150,8 @@ def test_other_formats_hold_more(suffix):
 
 
 @pytest.fixture
-def restorer(monkeypatch):
-    """Counts images in place of restoring them."""
-    calls = []
-
-    class Copying:
-        @classmethod
-        def from_pretrained(cls, weights, device):
-            return cls()
-
-        def check(self, degradation, tile):
-            pass
-
-        def __call__(self, image, degradation, tile):
-            calls.append(image)
-            return image
-
-    monkeypatch.setattr(folders, 'Restorer', Copying)
-    return calls
+def restorer(inverting):
+    return inverting
 
 
 @pytest.mark.parametrize(('suffix', 'longest'), LONGEST_SIDES.items())
