@@ -167,4 +167,5 @@ def _is_whole(value: Any, lowest: int) -> bool:
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     """Turns an image [H, W, 3], 8 or 16 bits or float32, into float32 [3, H, W] in [0, 1]."""
     planes = image.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes) if image.dtype == np.float32 else to_float(planes))
+    # a copy in any case: turned, a single pixel counts as contiguous, and has negative strides
+    return torch.from_numpy(planes.copy() if image.dtype == np.float32 else to_float(planes))

@@ -42,8 +42,10 @@ def check_schedule(train: dict[str, Any], where: str, report: Report) -> None:
 
 
 def _scheduler(name: str) -> Section:
-    steps = {key: Items(item=integer(1)) for key in ('periods', 'milestones')}
-    return call(_SCHEDULERS[name], skip=('optimizer', 'last_epoch'), known=steps)
+    known = {key: Items(item=integer(1)) for key in ('periods', 'milestones')}
+    known |= {'restarts': Items(item=integer(0)), 'restart_weights': Items(item=number(0))}
+    known |= {'gamma': number(0), 'eta_min': number(0)}  # a negative rate would lead away from the minimum
+    return call(_SCHEDULERS[name], skip=('optimizer', 'last_epoch'), known=known)
 
 
 def _optimizer(name: str) -> Section:
@@ -58,7 +60,11 @@ def _optimizer(name: str) -> Section:
             if 'empty parameter list' not in str(error):
                 report(where, f'{name} refuses it: {error}')
 
-    known = {'lr': number(above=0), 'weight_decay': number(0), 'betas': Items(item=number(0, 1), length=2)}
+    known = {
+        'lr': number(above=0),
+        'weight_decay': number(0),
+        'betas': Items(item=number(0, 1, convert=float), length=2),
+    }
     known |= dict.fromkeys(('foreach', 'fused'), boolean(null=True))
     section = call(optimizer, _OTHER_PARAMETERS, known, also=(check,))
     return replace(section, keys={**section.keys, 'lr': replace(known['lr'], required=True)})
