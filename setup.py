@@ -16,7 +16,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lorair_arch', 'lorair_arch.*']),
-    package_data={'lorair_arch.zoo': ['*/*.safetensors']},
+    package_data={'lorair_arch.weights': ['zoo/*/*.safetensors']},
     python_requires='>=3.10,<3.13',  # BasicSR 1.4.2 cannot be built on 3.13
     install_requires=[
         'basicsr>=1.4.2,<1.5',  # brings tb-nightly; tensorboard beside it has the same plugins twice and does not start

@@ -61,7 +61,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
 def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Runs a verb; a mistake of the user's ends in one line for each, without a traceback."""
     args = parser.parse_args(argv)
-    from lorair_arch.running import console
+    from lorair_arch import console
 
     console.to_console()
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 
 class LoRAIRError(Exception):
@@ -62,3 +65,57 @@ def sentence(error: BaseException) -> str:
     """
     found = re.findall(r'^lorair_arch\.errors\.\w+: (.*)$', str(error), flags=re.MULTILINE)
     return found[-1] if found else str(error)
+
+
+def check_keys(options: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raises an OptionsError that names the first key of `options` that is not `known`."""
+    for key in options:
+        if key not in known:
+            raise OptionsError(f'{where}: unknown key {key!r}{did_you_mean(key, known)}')
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """Ends a sentence about an unknown `name`: with the closest known name, or with all of them if they are few."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    more = f', ... ({len(known)} in all)' if len(known) > 30 else ''
+    return f'; did you mean {close[0]!r}?' if close else f'; known are {", ".join(known[:30])}{more}'
+
+
+class Mistake(NamedTuple):
+    """The same mistake of one or more images: a sentence in whose middle they are named.
+
+    Attributes:
+        before: how the sentence begins.
+        items: the images, as they are to be named, with quotes.
+        after: how it ends.
+    """
+
+    before: str
+    items: list[str]
+    after: str
+
+    def sentence(self) -> str:
+        """Names the first three and counts the rest."""
+        more = f' and {len(self.items) - 3} more' if len(self.items) > 3 else ''
+        return self.before + ', '.join(self.items[:3]) + more + self.after
+
+    def lines(self) -> list[str]:
+        """Gives a sentence for each."""
+        return [self.before + item + self.after for item in self.items]
+
+
+def quoted(names: list[str]) -> list[str]:
+    return [f"'{name}'" for name in names]
+
+
+def too_small(path: str, size: tuple[int, int], gt_size: int, can_pad: bool = True) -> str:
+    """Says that an image of the size (width, height) is smaller than the training crops."""
+    remedy = 'remove it, lower gt_size or set pad_small' if can_pad else 'remove it or lower gt_size'
+    return f"'{path}' ({size[0]} x {size[1]} pixels) is smaller than gt_size ({gt_size}); {remedy}"
+
+
+def different_sizes(lq_path: str, lq: tuple[int, int], gt_path: str, gt: tuple[int, int], scale: int = 1) -> str:
+    """Says that the images of a pair, of the sizes (width, height), cannot lie on top of each other."""
+    rule = 'the images of a pair must have the same size' if scale == 1 else f'it must be {scale} times as large'
+    return f"'{lq_path}' is {lq[0]} x {lq[1]} pixels but its ground truth '{gt_path}' is {gt[0]} x {gt[1]}; {rule}"

@@ -20,14 +20,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lorair_arch import Restorer
+from lorair_arch.data.sheets import Row, comparison_sheet
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.files import check_output, write_json, writing
 from lorair_arch.metrics.measuring import mean, measure, what_is_left_out
 from lorair_arch.models.validation import table
-from lorair_arch.running.loaders import build_dataset
-from lorair_arch.utils.checkpoint import save_file, state_dict_of
-from lorair_arch.utils.comparison import Row, comparison_sheet
-from lorair_arch.utils.options import load_options
+from lorair_arch.options.reading import load_options
+from lorair_arch.training.loaders import build_dataset
+from lorair_arch.weights.loading import save_file, state_dict_of
 
 METRICS = ('psnr', 'ssim')
 STAGES = {'input': 'input', 'pretrain': 'pre-trained', 'finetune': 'fine-tuned'}

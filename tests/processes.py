@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from lorair_arch.models.lorair_model import RestorationModel
-from lorair_arch.running import pipeline
+from lorair_arch.training import pipeline
 from tests.miniature import REPO, run
 
 

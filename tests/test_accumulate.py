@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorair_arch.errors import OptionsError
-from lorair_arch.running import pipeline
+from lorair_arch.training import pipeline
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
 

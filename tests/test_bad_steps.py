@@ -9,8 +9,8 @@ import torch
 from basicsr.models import build_model
 
 from lorair_arch.errors import NumericsError
-from lorair_arch.models.stepping import Stepping
-from lorair_arch.running import pipeline
+from lorair_arch.models.stage import Stepping
+from lorair_arch.training import pipeline
 from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
@@ -47,7 +47,7 @@ def step(model, data, iteration=1):
     ('name', 'value'), [('router', NAN), ('pretrain', NAN), ('pretrain', float('inf')), ('finetune', NAN)]
 )
 def test_a_bad_step_leaves_everything_as_it_was(here, caplog, monkeypatch, name, value, amp):
-    monkeypatch.setattr('lorair_arch.models.stepping.has_bf16', lambda kind: True)
+    monkeypatch.setattr('lorair_arch.models.stage.has_bf16', lambda kind: True)
     model = build(name, amp=amp)
     if amp == 'fp16':
         model.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**8)  # of steps as small as these
@@ -168,7 +168,7 @@ def test_two_processes_skip_the_same_steps(here):
     (here / 'job.py').write_text(
         'import os, torch\n'
         'from lorair_arch import cli\n'
-        'from lorair_arch.models.stepping import Stepping\n'
+        'from lorair_arch.models.stage import Stepping\n'
         'feed, step = Stepping.feed_data, Stepping.optimize_parameters\n'
         'def feed_data(self, data):\n'
         '    self.count = getattr(self, "count", 0) + 1\n'

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from lorair_arch import cli
+from lorair_arch.console import session
 from lorair_arch.errors import CheckpointError, LoRAIRError
-from lorair_arch.running import pipeline
-from lorair_arch.running.board import Board
-from lorair_arch.running.checkpoints import disk_errors
-from lorair_arch.running.console import session
-from lorair_arch.utils.files import load_file, save_file
+from lorair_arch.training import pipeline
+from lorair_arch.training.board import Board
+from lorair_arch.training.checkpoints import disk_errors
+from lorair_arch.weights.files import load_file, save_file
 from tests.disks import disk, fill
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same

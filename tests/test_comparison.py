@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lorair_arch.utils.comparison import Row, comparison_sheet
+from lorair_arch.data.sheets import Row, comparison_sheet
 
 COLOURS = [(200, 30, 30), (30, 160, 60), (40, 60, 200), (190, 160, 20)]
 

@@ -12,8 +12,9 @@ from basicsr.models.video_base_model import VideoBaseModel
 from torch.nn.parallel import DistributedDataParallel
 
 from lorair_arch import compat
+from lorair_arch.compat import mending, torchvision_ops
 from lorair_arch.errors import OptionsError
-from lorair_arch.running import launch
+from lorair_arch.training import launch
 from tests.miniature import REPO
 
 
@@ -32,36 +33,71 @@ def test_basicsr_imports_and_a_second_call_changes_nothing():
     from basicsr.utils import dist_util
 
     adjusted = BaseModel.model_to_device
-    compat.apply()
-    compat.apply()
+    mending.mend()
+    compat.install()
     assert BaseModel.model_to_device is adjusted
     assert dist_util.init_dist is launch.init_dist
 
 
-def test_basicsr_that_was_imported_before_is_adjusted_too():
-    code = (
-        'import sys; sys.argv[0] = "basicsr"\n'
-        'from lorair_arch import compat\n'
-        'compat.provide_distutils(); compat.provide_torchvision_ops(); compat.provide_functional_tensor()\n'
-        'import basicsr.train\n'
-        'compat.apply()\n'
-        'assert basicsr.train.load_resume_state.__module__ == "lorair_arch.running.resume"\n'
-    )
-    subprocess.run([sys.executable, '-c', code], cwd=REPO, check=True)
-
-
-def test_only_the_standard_library_until_it_is_needed():
-    code = (
-        'import sys; sys.argv[0] = "basicsr"; import lorair_arch.cli, lorair_arch.compat; print("torch" in sys.modules)'
-    )
+def in_a_new_process(code):
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, check=True, capture_output=True, text=True)
-    assert done.stdout == 'False\n'
+    return done.stdout
+
+
+NAMES = (
+    '; from basicsr.utils import registry as r; import basicsr.train; '
+    'print("LoRAIR" in r.ARCH_REGISTRY, "AllInOneDataset" in r.DATASET_REGISTRY, "PSNRLoss" in r.LOSS_REGISTRY, '
+    '"calculate_psnr_allweather" in r.METRIC_REGISTRY, "LoRAIRFinetuneModel" in r.MODEL_REGISTRY, '
+    'basicsr.data.data_util.cv2.imread.__module__)'
+)
+ALL_THERE = 'True True True True True lorair_arch.compat.opencv_style\n'
+
+
+@pytest.mark.parametrize(
+    'first',
+    [
+        'import lorair_arch, basicsr',
+        'import lorair_arch; from basicsr.data.data_util import paired_paths_from_folder',
+        'import lorair_arch.models.lorair_model',
+        'import lorair_arch.data.all_in_one_dataset',
+        'from lorair_arch.models.stage import StageModel',
+        'import lorair_arch; lorair_arch.register(); lorair_arch.register()',
+    ],
+)
+def test_basicsr_is_joined_in_whatever_order(first):
+    assert in_a_new_process(first + NAMES) == ALL_THERE
+
+
+def test_basicsr_that_was_imported_before_is_joined_too():
+    before = (  # as another plugin makes BasicSR importable
+        'import sys, lorair_arch; from lorair_arch.compat import mending; import torchvision; '
+        'hook = sys.meta_path.pop(0); mending.make_importable(); import basicsr; '
+        'assert "LoRAIR" not in basicsr.archs.ARCH_REGISTRY; lorair_arch.compat.install()'
+    )
+    assert in_a_new_process(before + NAMES) == ALL_THERE
+
+
+@pytest.mark.parametrize(
+    'first', ['import lorair_arch.cli', 'import lorair_arch.restoring.folders', 'from lorair_arch import Restorer']
+)
+def test_what_restores_never_imports_basicsr(first):
+    heavy = ('basicsr', 'scipy.stats', 'skimage', *(['torch'] if 'cli' in first else []))
+    assert in_a_new_process(f'import sys; {first}; print([name for name in {heavy} if name in sys.modules])') == '[]\n'
+
+
+def test_a_missing_basicsr_stays_missing():
+    code = (
+        'import sys, lorair_arch; sys.meta_path[1:] = [f for f in sys.meta_path[1:] if not hasattr(f, "find_spec")]\n'
+        'try: import basicsr\n'
+        'except ModuleNotFoundError as error: print(error)'
+    )
+    assert in_a_new_process(code) == "No module named 'basicsr'\n"
 
 
 def test_distutils(monkeypatch):
     for name in ('distutils', 'distutils.version'):
         monkeypatch.setitem(sys.modules, name, None)  # as on Python 3.12 without setuptools
-    compat.provide_distutils()
+    mending.provide_distutils()
     from distutils.version import LooseVersion
 
     assert LooseVersion('0.28.0+cpu') >= LooseVersion('0.9.0')
@@ -71,38 +107,42 @@ def test_distutils_that_is_there_stays(monkeypatch):
     there = types.ModuleType('distutils.version')
     monkeypatch.setitem(sys.modules, 'distutils', types.ModuleType('distutils'))
     monkeypatch.setitem(sys.modules, 'distutils.version', there)
-    compat.provide_distutils()
+    mending.provide_distutils()
     assert sys.modules['distutils.version'] is there
 
 
-def test_torchvision_operators(monkeypatch):
-    import torchvision
+def test_torchvision_without_its_operators(monkeypatch):
+    calls = []
 
-    assert torch.ops.torchvision.nms is not None
-    compat.provide_torchvision_ops()
-    assert sys.modules['torchvision'] is torchvision
+    def load():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError('operator torchvision::nms does not exist')
+
+    defined = []
+    monkeypatch.setattr(torch.library, 'Library', lambda *args: SimpleNamespace(define=defined.append))
+    monkeypatch.setattr(sys, 'modules', dict(sys.modules))
+    torchvision_ops.load_with_operators(load)
+    assert len(calls) == 2
+    assert [schema.partition('(')[0] for schema in defined] == ['nms', 'qnms']
 
 
-def test_another_failure_of_torchvision_is_not_hidden(monkeypatch):
-    class Broken:
-        def find_spec(self, name, path=None, target=None):
-            if name == 'torchvision':
-                raise RuntimeError('no such disk')
+def test_another_failure_of_torchvision_is_not_hidden():
+    def load():
+        raise RuntimeError('no such disk')
 
-    monkeypatch.delitem(sys.modules, 'torchvision')
-    monkeypatch.setattr(sys, 'meta_path', [Broken(), *sys.meta_path])
     with pytest.raises(RuntimeError, match='no such disk'):
-        compat.provide_torchvision_ops()
+        torchvision_ops.load_with_operators(load)
 
 
 def test_functional_tensor(monkeypatch):
     name = 'torchvision.transforms.functional_tensor'
     monkeypatch.delitem(sys.modules, name, raising=False)
-    compat.provide_functional_tensor()
+    mending.provide_functional_tensor()
     module = __import__(name, fromlist=['x'])
     grey = module.rgb_to_grayscale(torch.rand(1, 3, 4, 4), num_output_channels=1)
     assert grey.shape == (1, 1, 4, 4)
-    compat.provide_functional_tensor()
+    mending.provide_functional_tensor()
     assert sys.modules[name] is module
 
 
@@ -178,7 +218,7 @@ def test_cuda_means_the_cpu_in_methods_that_insist_on_it():
         return torch.zeros(2, device='cuda'), torch.ones(1).cuda(), torch.nn.Linear(1, 1).cuda().weight
 
     model = SimpleNamespace(device=torch.device('cpu'))
-    assert {tensor.device.type for tensor in compat._without_cuda(method)(model)} == {'cpu'}
+    assert {tensor.device.type for tensor in mending._without_cuda(method)(model)} == {'cpu'}
     assert VideoBaseModel.dist_validation.__wrapped__
     with pytest.raises((AssertionError, RuntimeError)):
         method(model)

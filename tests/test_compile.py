@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.models import compiling
-from lorair_arch.models.compiling import compile_training
-from lorair_arch.running.pipeline import run
-from lorair_arch.utils.checkpoint import load_file
+from lorair_arch.models import stage as compiling
+from lorair_arch.models.stage import compile_training
+from lorair_arch.training.pipeline import run
+from lorair_arch.weights.loading import load_file
 from tests import tiny
 from tests.miniature import stage, write_options
 

@@ -10,8 +10,8 @@ from basicsr.models.base_model import BaseModel
 
 from lorair_arch import cli
 from lorair_arch.errors import CheckpointError, OptionsError
-from lorair_arch.running import pipeline
-from lorair_arch.utils.files import save_file
+from lorair_arch.training import pipeline
+from lorair_arch.weights.files import save_file
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from lorair_arch import cli
-from lorair_arch.check_data import check_data
+from lorair_arch.data.check import check_data
+from lorair_arch.data.foreign import NamedDataset
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.named import NamedDataset
 from lorair_arch.errors import OptionsError
 from tests.miniature import stage, write_options
 from tests.photos import photo, write
@@ -236,7 +236,7 @@ def test_other_data_sets_are_read_sample_by_sample(here, monkeypatch):
             if index == 1:
                 raise ValueError('bad luck')
 
-    monkeypatch.setattr('lorair_arch.data.parts.build_dataset', lambda options: NamedDataset(Dataset()))
+    monkeypatch.setattr('lorair_arch.data.check.parts.build_dataset', lambda options: NamedDataset(Dataset()))
     opt = stage('sr')
     del opt['datasets']['val']
     report = check(opt)

@@ -8,7 +8,7 @@ import pytest
 
 from lorair_arch.data.degradations import DEGRADATIONS, LIMITS, build_degradation
 from lorair_arch.data.degradations.blur import line_kernel
-from lorair_arch.data.images import to_float
+from lorair_arch.data.images.reading import to_float
 from lorair_arch.errors import OptionsError
 from tests.photos import photo
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorair_arch.data.images import decode_image, read_bytes, to_float
+from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
 from lorair_arch.errors import DataError
 from tests.photos import photo
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
-from lorair_arch.data.images import decode_image
+from lorair_arch.data.images.reading import decode_image
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorair_arch.data.images import to_float
+from lorair_arch.data.images.reading import to_float
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError, OptionsError
 

@@ -9,8 +9,8 @@ from PIL import Image
 from lorair_arch import cli
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.degradations import build_degradation
-from lorair_arch.data.images import to_float
-from lorair_arch.data.show import show_data
+from lorair_arch.data.images.reading import to_float
+from lorair_arch.data.sheets import show_data
 from lorair_arch.errors import OptionsError
 from tests.miniature import stage, write_options
 from tests.photos import photo, write

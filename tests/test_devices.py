@@ -11,13 +11,13 @@ from basicsr.models.base_model import BaseModel
 
 from lorair_arch import Restorer, devices
 from lorair_arch.errors import OptionsError
-from lorair_arch.running import pipeline
-from lorair_arch.utils.options import load_options
+from lorair_arch.options.reading import load_options
+from lorair_arch.training import pipeline
 from tests.miniature import REPO, stage, write_options
 from tests.outcome import outcome, same
 from tests.test_models import batch, build
 
-BF16 = 'lorair_arch.models.stepping.has_bf16'
+BF16 = 'lorair_arch.models.stage.has_bf16'
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_fp16_needs_a_gpu(here, monkeypatch):
     opt['train']['amp'] = 'fp16'
     with pytest.raises(OptionsError, match="train.amp: found 'fp16', expected 'bf16' or null: without a GPU"):
         load_options(write_options(here, opt), True, '.')
-    monkeypatch.setattr('lorair_arch.utils.option_schema.consistency.gpu_count', lambda distributed: 1)
+    monkeypatch.setattr('lorair_arch.options.consistency.gpu_count', lambda distributed: 1)
     load_options('pretrain.yml', True, '.', ['num_gpu=1'])
 
 
@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_still(here):
 
 
 def test_the_scale_is_saved_and_continued(here, monkeypatch):
-    monkeypatch.setattr('lorair_arch.utils.options.check_machine', lambda *args: None)
+    monkeypatch.setattr('lorair_arch.options.reading.check_machine', lambda *args: None)
     monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**10, growth_interval=3))
     opt = fp16() | {'name': 'run', 'val': None}
     opt['logger']['save_checkpoint_freq'] = 1

@@ -9,7 +9,7 @@ import pytest
 
 from lorair_arch.cli import basicsr
 from lorair_arch.losses.psnr_loss import PSNRLoss
-from lorair_arch.running import pipeline
+from lorair_arch.training import pipeline
 from tests.miniature import as_test, run, stage, write_data, write_options
 
 STAGES = ('router', 'pretrain', 'finetune')

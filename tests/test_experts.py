@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from lorair_arch.archs import experts as merging
 from lorair_arch.archs import lorair_arch as arch
-from lorair_arch.archs import merging
-from lorair_arch.archs.expert_conv import ExpertConv2d, make_conv
+from lorair_arch.archs.experts import ExpertConv2d, make_conv, route
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.archs.routing import route
 from lorair_arch.benchmark.dense import dense_experts, dense_forward, perturb
 
 TINY = {'width': 16, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1], 'prior_dim': 32}

@@ -7,9 +7,8 @@ import torch
 from lorair_arch import Restorer, cli
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError, LoRAIRError
-from lorair_arch.utils.checkpoint import load_file, load_into, save_file, state_dict_of
-from lorair_arch.utils.convert import convert
-from lorair_arch.utils.export import export
+from lorair_arch.weights.convert import convert, export
+from lorair_arch.weights.loading import load_file, load_into, save_file, state_dict_of
 from tests import tiny
 from tests.photos import photo, write
 

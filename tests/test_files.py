@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from lorair_arch import cli
-from lorair_arch.data.image_writing import encode_photo, write_photo
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.writing import encode_photo, write_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.photo import Photo
 from lorair_arch.errors import CheckpointError, DataError, OutputError
 from lorair_arch.files import check_folder, check_output, fitting, write_file, write_json, writing
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.plan import LONGEST_SIDES
-from lorair_arch.utils.files import save_file
+from lorair_arch.weights.files import save_file
 from tests import tiny
 from tests.disks import disk, fill
 

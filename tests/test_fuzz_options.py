@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.errors import OptionsError
-from lorair_arch.utils.options import load_options
-from lorair_arch.utils.yaml_file import read_yaml
+from lorair_arch.options.reading import load_options
+from lorair_arch.options.yaml_file import read_yaml
 from tests.miniature import REPO
 
 FILES = sorted((REPO / 'options').rglob('*.yml'))
@@ -148,7 +148,7 @@ def build_training(opt):
 def try_options(opt, file):
     """Checks options, and builds them if they are accepted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('lorair_arch.utils.options.read_yaml', lambda file: opt)  # writing and reading takes longer
+        patch.setattr('lorair_arch.options.reading.read_yaml', lambda file: opt)  # writing and reading takes longer
         accepted = load(file)
     if accepted is not None:
         build(accepted)

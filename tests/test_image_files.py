@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lorair_arch.data.images import complete_photo, decode_image, decode_photo
+from lorair_arch.data.images.reading import complete_photo, decode_image, decode_photo
 from lorair_arch.data.stores import Folder
 from lorair_arch.errors import DataError
 from tests.odd_images import (

@@ -10,9 +10,9 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
-from lorair_arch.data.image_writing import encode_photo, left_out, write_photo
-from lorair_arch.data.images import complete_photo, read_photo
-from lorair_arch.data.photo import Photo
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.reading import complete_photo, read_photo
+from lorair_arch.data.images.writing import encode_photo, left_out, write_photo
 from lorair_arch.restoring.folders import restore_paths
 from tests.photos import photo
 from tests.tiny import save_weights

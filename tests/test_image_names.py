@@ -15,7 +15,7 @@ from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from PIL import Image
 
 from lorair_arch import cli
-from lorair_arch.data.images import read_photo
+from lorair_arch.data.images.reading import read_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.stores import open_store
 from lorair_arch.restoring.folders import restore_paths

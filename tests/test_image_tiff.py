@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from lorair_arch.data.images import decode_photo
+from lorair_arch.data.images.reading import decode_photo
 from lorair_arch.errors import DataError
 from tests.photos import photo
 

@@ -9,8 +9,8 @@ import pytest
 
 from lorair_arch import cli
 from lorair_arch.errors import Interrupted
-from lorair_arch.running import pipeline
-from lorair_arch.running.supervisor import Supervisor
+from lorair_arch.training import pipeline
+from lorair_arch.training.supervisor import Supervisor
 from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
@@ -132,8 +132,8 @@ def test_a_second_ctrl_c_ends_at_once(here):
     code = (
         'import os, signal, sys\n'
         'from lorair_arch.cli import basicsr\n'
-        'from lorair_arch.running import pipeline\n'
-        'from lorair_arch.models.stepping import Stepping\n'
+        'from lorair_arch.training import pipeline\n'
+        'from lorair_arch.models.stage import Stepping\n'
         'def twice(self, current_iter):\n'
         '    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n'
         '    sys.stderr.write("still there")\n'
@@ -171,8 +171,8 @@ def test_two_processes_stop_at_the_same_step_when_one_gets_a_signal(here):
     file = write_options(here, opt)
     (here / 'job.py').write_text(
         'import os, signal, sys\n'
-        'from lorair_arch import cli\nfrom lorair_arch.running import pipeline\n'
-        'from lorair_arch.running.supervisor import Supervisor\n'
+        'from lorair_arch import cli\nfrom lorair_arch.training import pipeline\n'
+        'from lorair_arch.training.supervisor import Supervisor\n'
         'begin = Supervisor.begin_step\n'
         'def begin_step(self, current_iter, warmup_iter=-1):\n'
         '    if current_iter == 4 and os.environ["RANK"] == "1":\n'

@@ -11,7 +11,7 @@ import pytest
 
 from lorair_arch.metrics.measuring import mean, measure, needs_truth, what_is_left_out
 from lorair_arch.models.validation import Validated, table
-from lorair_arch.running.pipeline import run
+from lorair_arch.training.pipeline import run
 from tests.miniature import as_test, stage, write_options
 from tests.photos import photo, write
 

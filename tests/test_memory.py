@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorair_arch.archs import strips
+from lorair_arch.archs.kernels import strips
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.benchmark.allocations import peak_allocation
 

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lorair_arch.errors import DataError
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel
-from lorair_arch.running.pipeline import run
-from lorair_arch.utils.checkpoint import state_dict_of
+from lorair_arch.training.pipeline import run
+from lorair_arch.weights.loading import state_dict_of
 from tests.miniature import stage, write_data, write_options
 
 STAGES = ('router', 'pretrain', 'finetune')
@@ -83,7 +83,7 @@ def test_gradients_are_exactly_where_trainable_says(here, trainable):
 
 @pytest.mark.parametrize('name', STAGES)
 def test_bf16_and_fp16_steps_stay_close_to_float32(here, name, monkeypatch):
-    monkeypatch.setattr('lorair_arch.models.stepping.has_bf16', lambda kind: True)
+    monkeypatch.setattr('lorair_arch.models.stage.has_bf16', lambda kind: True)
     losses = {}
     for amp in (None, 'bf16', 'fp16'):
         opt = finetune('all') if name == 'finetune' else stage(name)

@@ -11,7 +11,7 @@ import torch
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError
-from lorair_arch.utils.checkpoint import (
+from lorair_arch.weights.loading import (
     convert_official,
     convert_to_official,
     infer_network,

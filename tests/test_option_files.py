@@ -7,9 +7,9 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from lorair_arch.running import pipeline
-from lorair_arch.utils.checkpoint import save_file
-from lorair_arch.utils.yaml_file import read_yaml
+from lorair_arch.options.yaml_file import read_yaml
+from lorair_arch.training import pipeline
+from lorair_arch.weights.loading import save_file
 from tests.miniature import REPO, write_options
 from tests.photos import photo, write
 from tests.tiny import perturbed

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from lorair_arch.errors import OptionsError
-from lorair_arch.utils.options import check_options, force, load_each, load_options
-from lorair_arch.utils.yaml_file import read_yaml
+from lorair_arch.options.reading import check_options, force, load_each, load_options
+from lorair_arch.options.yaml_file import read_yaml
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 
 STAGES = ('router', 'pretrain', 'finetune', 'sr')
@@ -208,8 +208,8 @@ def test_shipped_options_are_right_but_for_files_that_are_made_later(file):
 
 
 def test_every_key_is_explained_in_the_readme():
-    from lorair_arch.utils.option_schema import datasets, networks, training
-    from lorair_arch.utils.option_schema.specs import Items, Section
+    from lorair_arch.options import datasets, networks, training
+    from lorair_arch.schema import Items, Section
 
     def keys(spec):
         if isinstance(spec, Items):

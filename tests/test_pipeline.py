@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorair_arch.errors import CheckpointError, DataError, sentence
-from lorair_arch.running import pipeline
+from lorair_arch.training import pipeline
 from tests.miniature import as_test, run, stage, write_data, write_options
 from tests.outcome import same
 

@@ -16,8 +16,8 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.prior_cache import PriorCache, fingerprint
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.models.lorair_model import LoRAIRPretrainModel
-from lorair_arch.running import pipeline
-from lorair_arch.utils.files import load_file
+from lorair_arch.training import pipeline
+from lorair_arch.weights.files import load_file
 from tests.miniature import NAMES, stage, write_data, write_options
 from tests.photos import photo, write
 from tests.tiny import perturbed, save

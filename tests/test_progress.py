@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorair_arch.data.sampler import EpochSampler
-from lorair_arch.running import pipeline
-from lorair_arch.running.progress import Progress
+from lorair_arch.training import pipeline
+from lorair_arch.training.resume import Progress
 from tests.miniature import stage, write_data, write_options
 from tests.photos import photo, write
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lorair_arch import Restorer
-from lorair_arch.running import pipeline
+from lorair_arch.training import pipeline
 from tests.tiny import LORA, NAMES, ROUTER, save_weights
 
 SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'

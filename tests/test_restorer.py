@@ -13,15 +13,14 @@ from PIL import Image, ImageCms, ImageOps
 from lorair_arch import Restorer, cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.data.image_kinds import RAW
-from lorair_arch.data.image_writing import write_photo
-from lorair_arch.data.images import read_photo, to_float
-from lorair_arch.data.photo import Photo
+from lorair_arch.data.images.kinds import RAW
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.reading import read_photo, to_float
+from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.restoring.folders import restore_paths
-from lorair_arch.utils.checkpoint import save_file
-from lorair_arch.utils.convert import convert
-from lorair_arch.utils.export import export
+from lorair_arch.weights.convert import convert, export
+from lorair_arch.weights.loading import save_file
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, save, save_weights
 
 

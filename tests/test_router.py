@@ -6,8 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from lorair_arch.archs.clip_views import device_views, pillow_views
-from lorair_arch.archs.degradation_router_arch import DegradationRouter
+from lorair_arch.archs.degradation_router_arch import DegradationRouter, device_views, pillow_views
 from lorair_arch.errors import CheckpointError, OptionsError
 
 VISION = {'image_size': 28, 'patch_size': 14, 'layers': 1, 'width': 32, 'head_width': 16}

@@ -8,9 +8,9 @@ import pytest
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
-from lorair_arch.models.saved_images import name_of, place_of
-from lorair_arch.running import pipeline
-from lorair_arch.utils.options import check_options
+from lorair_arch.models.validation import name_of, place_of
+from lorair_arch.options.reading import check_options
+from lorair_arch.training import pipeline
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 from tests.photos import photo, write
 
@@ -66,7 +66,7 @@ def test_dangers_are_seen(code):
 def test_the_loader_of_options_is_a_safe_one():
     import yaml
 
-    from lorair_arch.utils.yaml_file import _Loader
+    from lorair_arch.options.yaml_file import _Loader
 
     kinds = {tag.rpartition(':')[2] for tag in _Loader.yaml_constructors if tag}
     assert issubclass(_Loader, yaml.SafeLoader)

@@ -11,8 +11,8 @@ import pytest
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.models.lorair_model import RestorationModel
-from lorair_arch.models.saved_images import name_of, place_of
-from lorair_arch.running import pipeline
+from lorair_arch.models.validation import name_of, place_of
+from lorair_arch.training import pipeline
 from tests.miniature import as_test, stage, write_options
 from tests.photos import photo, write
 

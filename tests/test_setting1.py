@@ -14,9 +14,9 @@ from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.metrics.allweather_metric import calculate_psnr_allweather, calculate_ssim_allweather
-from lorair_arch.running import pipeline
-from lorair_arch.utils.checkpoint import convert_official, load_into
-from lorair_arch.utils.yaml_file import read_yaml
+from lorair_arch.options.yaml_file import read_yaml
+from lorair_arch.training import pipeline
+from lorair_arch.weights.loading import convert_official, load_into
 from tests.golden import Golden
 from tests.miniature import REPO, run
 from tests.photos import photo, write

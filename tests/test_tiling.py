@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lorair_arch import Restorer, tile_means
+from lorair_arch import Restorer
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.benchmark.allocations import peak_allocation
 from lorair_arch.errors import OptionsError
-from lorair_arch.tile_means import TileMeans
-from lorair_arch.tiling import place, restore_tiled, smallest_tile
+from lorair_arch.restoring import tiling as tile_means
+from lorair_arch.restoring.tiling import TileMeans, place, restore_tiled, smallest_tile
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, perturbed
 
 ONE_EXPERT = {**LORA, 'lora': {**LORA['lora'], 'top_k': 1}}

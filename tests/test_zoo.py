@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lorair_arch import Restorer, cli, zoo
+from lorair_arch import Restorer, cli
+from lorair_arch import weights as zoo
 from lorair_arch.errors import CheckpointError
-from lorair_arch.utils.convert import convert
-from lorair_arch.utils.pretrained import read_weights
+from lorair_arch.weights.convert import convert
+from lorair_arch.weights.pretrained import read_weights
 from tests.miniature import REPO
 from tests.tiny import NAMES, save_weights
 

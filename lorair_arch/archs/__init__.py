@@ -1,11 +1,18 @@
-"""Networks, registered in BasicSR's `ARCH_REGISTRY`."""
+"""Networks: the method (`experts`, `nafblock`, ...), and what makes it fast (`kernels`). Free of BasicSR."""
 
 from importlib import import_module
-from pathlib import Path
 
-from lorair_arch import compat
+_OWN = {'LoRAIR': 'lorair_arch', 'DegradationRouter': 'degradation_router_arch'}
 
-compat.apply()
 
-for _file in sorted(Path(__file__).parent.glob('*_arch.py')):
-    import_module(f'{__name__}.{_file.stem}')
+def network_class(name: str) -> type:
+    """Gives a network of this package, or one of BasicSR's or a plugin's, by the name in options and files of weights.
+
+    Raises:
+        KeyError: There is none of this name; ImportError: without BasicSR there are no others than this package's.
+    """
+    if name in _OWN:
+        return getattr(import_module(f'{__name__}.{_OWN[name]}'), name)
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    return ARCH_REGISTRY.get(name)

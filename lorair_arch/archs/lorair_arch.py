@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from lorair_arch.archs.expert_conv import make_conv
-from lorair_arch.archs.merging import Merging
+from lorair_arch.archs.experts import Merging, Routing, make_conv, route
+from lorair_arch.archs.kernels.strips import strips
 from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
-from lorair_arch.archs.routing import Routing, route
-from lorair_arch.archs.strips import strips
 from lorair_arch.errors import OptionsError
 
 # Up to this many pixels for each channel a level keeps its batch together, its images with weights of their own; above,
@@ -41,7 +38,6 @@ class Stage(nn.Module):
         return x
 
 
-@ARCH_REGISTRY.register()
 class LoRAIR(Merging):
     """Restores images, guided by a degradation prior ("Taming Low-Rank Experts ...", arXiv 2410.15385, section 3).
 

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from lorair_arch.archs.expert_conv import make_conv
-from lorair_arch.archs.local_pool import local_mean, pad_to, window_size
-from lorair_arch.archs.routing import Mixture, Routing
-from lorair_arch.archs.strips import strips
+from lorair_arch.archs.experts import Mixture, Routing, make_conv
+from lorair_arch.archs.kernels.local_mean import local_mean, pad_to, window_size
+from lorair_arch.archs.kernels.strips import strips
 
 Experts = Mixture | Routing | None
 

@@ -16,7 +16,7 @@ from lorair_arch.benchmark.dense import perturb
 from lorair_arch.benchmark.naive import NaiveLoRAIR
 from lorair_arch.benchmark.settings import Setting
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel, LoRAIRPretrainModel, RestorationModel
-from lorair_arch.utils.checkpoint import save_file
+from lorair_arch.weights.loading import save_file
 
 # Weights far enough from their start, where many are 0, and small enough for finite activations.
 _STD = 0.02

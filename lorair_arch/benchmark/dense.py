@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorair_arch.archs import lorair_arch as arch
-from lorair_arch.archs.expert_conv import ExpertConv2d
+from lorair_arch.archs.experts import ExpertConv2d, Routing
 from lorair_arch.archs.nafblock import simple_gate
-from lorair_arch.archs.routing import Routing
 
 
 def dense_forward(conv: ExpertConv2d, x: Tensor, routing: Routing, gain: Tensor | None = None) -> Tensor:

@@ -9,11 +9,11 @@ import skimage
 from torch.utils.data import DataLoader
 
 from lorair_arch.data.degradations import build_degradation
-from lorair_arch.data.image_writing import write_photo
-from lorair_arch.data.images import decode_image, read_bytes, to_float
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
+from lorair_arch.data.images.writing import write_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.photo import Photo
-from lorair_arch.running.loaders import build_train_loader
+from lorair_arch.training.loaders import build_train_loader
 
 _NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')
 _EPOCH = 6  # times that each photograph is read

@@ -17,8 +17,7 @@ from lorair_arch.benchmark.bench import Bench
 from lorair_arch.benchmark.keys import KEYS, Key
 from lorair_arch.benchmark.machine import describe_machine
 from lorair_arch.benchmark.measures import Measure, take_turns
-from lorair_arch.data.checks import did_you_mean
-from lorair_arch.errors import OptionsError
+from lorair_arch.errors import OptionsError, did_you_mean
 
 
 @dataclass(frozen=True)

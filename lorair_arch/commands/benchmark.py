@@ -36,10 +36,10 @@ def _benchmark(args: argparse.Namespace) -> None:
     import lorair_arch
 
     lorair_arch.register()
+    from lorair_arch import console
     from lorair_arch.benchmark.report import as_table
     from lorair_arch.benchmark.run import benchmark
     from lorair_arch.files import check_output, write_json
-    from lorair_arch.running import console
 
     if args.json:
         check_output(args.json, args.overwrite)

@@ -36,6 +36,6 @@ def _convert(args: argparse.Namespace) -> None:
     import lorair_arch
 
     lorair_arch.register()
-    from lorair_arch.utils.convert import convert
+    from lorair_arch.weights.convert import convert
 
     logger.info(convert(args.input, args.output, args.to, args.degradations, args.half, args.overwrite))

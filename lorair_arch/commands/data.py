@@ -48,7 +48,7 @@ def _cache_priors(args: argparse.Namespace) -> None:
 
     lorair_arch.register()
     load_plugins()
-    from lorair_arch.cache_priors import cache_priors
+    from lorair_arch.data.prior_cache import cache_priors
 
     cache_priors(args.opt, args.output, args.overwrite)
 
@@ -58,8 +58,8 @@ def _check(args: argparse.Namespace) -> None:
 
     lorair_arch.register()
     load_plugins()
-    from lorair_arch.check_data import check_data
-    from lorair_arch.running import console
+    from lorair_arch import console
+    from lorair_arch.data.check import check_data
 
     with console.session():
         report = check_data(args.opt)
@@ -80,8 +80,8 @@ def _show(args: argparse.Namespace) -> None:
 
     lorair_arch.register()
     load_plugins()
-    from lorair_arch.data.image_writing import encode_png
-    from lorair_arch.data.show import show_data
+    from lorair_arch.data.images.writing import encode_png
+    from lorair_arch.data.sheets import show_data
     from lorair_arch.files import check_output, write_file
 
     if not args.output.endswith('.png'):

@@ -28,6 +28,6 @@ def _export(args: argparse.Namespace) -> None:
     import lorair_arch
 
     lorair_arch.register()
-    from lorair_arch.utils.export import export
+    from lorair_arch.weights.convert import export
 
     logger.info(export(args.input, args.output, args.degradation, args.overwrite))

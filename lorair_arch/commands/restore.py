@@ -6,7 +6,7 @@ import argparse
 from os.path import expanduser
 
 from lorair_arch.commands.base import add_overwrite, add_verb
-from lorair_arch.zoo import DEFAULT
+from lorair_arch.weights import DEFAULT
 
 
 def add(verbs) -> None:

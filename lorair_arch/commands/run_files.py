@@ -17,7 +17,7 @@ logger = logging.getLogger('lorair_arch')
 def run_files(command: str, args: argparse.Namespace) -> int | None:
     """Runs options files; several each in a process of its own, so that none inherits anything from another."""
     import lorair_arch
-    from lorair_arch.utils.yaml_file import read_yaml
+    from lorair_arch.options.yaml_file import read_yaml
 
     if len(args.opt) > 1 and args.launcher != 'none':
         raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
@@ -26,7 +26,7 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
     lorair_arch.register()
     load_plugins()
     if args.dry_run:
-        from lorair_arch.running.dry_run import dry_run
+        from lorair_arch.training.dry_run import dry_run
 
         return dry_run(
             command,
@@ -38,7 +38,7 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
         )
     if len(args.opt) > 1:
         return _run_each(command, args)
-    from lorair_arch.running import pipeline
+    from lorair_arch.training import pipeline
 
     pipeline.run(
         command,
@@ -52,7 +52,7 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
 
 
 def _run_each(command: str, args: argparse.Namespace) -> int:
-    from lorair_arch.running.resume import check_states
+    from lorair_arch.training.resume import check_states
 
     # a mistake in the last file must not be found hours later
     check_states(command, args.opt, args.force_yml, auto_resume=args.auto_resume, debug=args.debug)

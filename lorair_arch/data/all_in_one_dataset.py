@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY
 
-from lorair_arch.data.checks import check_keys
-from lorair_arch.data.images import to_float
-from lorair_arch.data.mistakes import too_small
-from lorair_arch.data.prior_cache import PriorCache
+from lorair_arch.data.images.reading import to_float
 from lorair_arch.data.sources import Source
-from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.errors import DataError, OptionsError, check_keys, too_small
+
+if TYPE_CHECKING:
+    from lorair_arch.data.prior_cache import PriorCache
 
 # Keys of a data set that BasicSR's pipeline itself reads.
 _LOADER_KEYS = (
@@ -25,7 +24,6 @@ _LOADER_KEYS = (
 DATASET_KEYS = ('sources', 'gt_size', 'pad_small', 'use_hflip', 'use_rot', 'seed', *_LOADER_KEYS)
 
 
-@DATASET_REGISTRY.register()
 class AllInOneDataset(torch.utils.data.Dataset):
     """Pairs of several degradations, read from folders or LMDBs or made on the fly of clean images.
 

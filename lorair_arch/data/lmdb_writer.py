@@ -9,7 +9,7 @@ from types import TracebackType
 import lmdb
 import numpy as np
 
-from lorair_arch.data.image_writing import encode_png
+from lorair_arch.data.images.writing import encode_png
 from lorair_arch.data.stores import key_bytes
 from lorair_arch.errors import DataError, OutputError
 

@@ -15,11 +15,10 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from lorair_arch.data.image_kinds import IMAGE_SUFFIXES
-from lorair_arch.data.images import decode_image, read_bytes
-from lorair_arch.data.mistakes import Mistake, quoted
-from lorair_arch.errors import DataError
-from lorair_arch.utils.texts import decode
+from lorair_arch.data.images.kinds import IMAGE_SUFFIXES
+from lorair_arch.data.images.reading import decode_image, read_bytes
+from lorair_arch.errors import DataError, Mistake, quoted
+from lorair_arch.files import decode
 
 Look = Callable[[bytes | memoryview], Any]  # is shown an encoded image
 

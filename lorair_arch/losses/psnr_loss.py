@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 
-@LOSS_REGISTRY.register()
 class PSNRLoss(nn.Module):
     """Negative PSNR in dB, averaged over the images of a batch; negative values are normal.
 

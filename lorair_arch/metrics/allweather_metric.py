@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 from skimage.metrics import mean_squared_error, structural_similarity
 
 WINDOW = 11
@@ -32,7 +31,6 @@ def _gray(img: np.ndarray, img2: np.ndarray, crop_border: int) -> tuple[np.ndarr
     )
 
 
-@METRIC_REGISTRY.register()
 def calculate_psnr_allweather(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, **kwargs) -> float:
     """PSNR of the all-weather papers, in dB.
 
@@ -51,7 +49,6 @@ def calculate_psnr_allweather(img: np.ndarray, img2: np.ndarray, crop_border: in
     return 10 * math.log10(1 / mse) if mse else math.inf
 
 
-@METRIC_REGISTRY.register()
 def calculate_ssim_allweather(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, **kwargs) -> float:
     """SSIM of the all-weather papers: a uniform window of 11 x 11 pixels.
 

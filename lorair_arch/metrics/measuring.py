@@ -18,7 +18,7 @@ import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
-from lorair_arch.data.mistakes import Mistake
+from lorair_arch.errors import Mistake
 
 _NO_TRUTH = 'no ground truth'
 # What metrics raise on images that do not suit them, such as too small ones. Anything else is a mistake in the metric.

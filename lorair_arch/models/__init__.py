@@ -1,11 +1,3 @@
-"""Model classes, registered in BasicSR's `MODEL_REGISTRY`."""
+"""Model classes of BasicSR: the three stages."""
 
-from importlib import import_module
-from pathlib import Path
-
-from lorair_arch import compat
-
-compat.apply()
-
-for _file in sorted(Path(__file__).parent.glob('*_model.py')):
-    import_module(f'{__name__}.{_file.stem}')
+import basicsr  # noqa: F401  (which registers them: before any of them is being imported)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from lorair_arch.errors import DataError
@@ -13,7 +12,6 @@ from lorair_arch.models.stage import StageModel
 from lorair_arch.models.validation import Validated, table
 
 
-@MODEL_REGISTRY.register()
 class DegradationRouterModel(Validated, StageModel):
     """Trains a `DegradationRouter` with cross entropy; validates top-1 accuracy and the confusion matrix.
 

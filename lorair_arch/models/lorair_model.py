@@ -8,14 +8,12 @@ import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.utils import tensor2img
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.metrics.measuring import mean, measure
-from lorair_arch.models.saved_images import name_of, place_of, save_image
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, side_by_side, table
+from lorair_arch.models.validation import Validated, name_of, place_of, save_image, side_by_side, table
 
 
 class RestorationModel(Validated, StageModel):
@@ -140,7 +138,6 @@ class RestorationModel(Validated, StageModel):
         return groups, table(['', *metrics], rows)
 
 
-@MODEL_REGISTRY.register()
 class LoRAIRPretrainModel(RestorationModel):
     """Pre-trains the restorer, without experts, on all degradations together (section 3.2)."""
 
@@ -153,7 +150,6 @@ class LoRAIRPretrainModel(RestorationModel):
         return {'kind': 'restorer', **super().describe()}
 
 
-@MODEL_REGISTRY.register()
 class LoRAIRFinetuneModel(RestorationModel):
     """Fine-tunes a pre-trained restorer with a mixture of low-rank experts (section 3.3).
 

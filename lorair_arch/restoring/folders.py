@@ -8,14 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lorair_arch.data.image_writing import encode_photo, left_out
-from lorair_arch.data.images import read_photo
-from lorair_arch.data.mistakes import Mistake, quoted
-from lorair_arch.errors import DataError, OutputError
+from lorair_arch.data.images.reading import read_photo
+from lorair_arch.data.images.writing import encode_photo, left_out
+from lorair_arch.errors import DataError, Mistake, OutputError, quoted
 from lorair_arch.files import exists, write_file
-from lorair_arch.restorer import AUTO, Restorer
 from lorair_arch.restoring.plan import LONGEST_SIDES, Job, Plan, mark, plan
-from lorair_arch.utils.pretrained import Paths
+from lorair_arch.restoring.restorer import AUTO, Restorer
+from lorair_arch.weights.pretrained import Paths
 
 logger = logging.getLogger('lorair_arch')
 

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lorair_arch.data.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
-from lorair_arch.data.image_writing import WRITABLE
+from lorair_arch.data.images.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
+from lorair_arch.data.images.writing import WRITABLE
 from lorair_arch.data.stores import image_files, natural_sort, normal
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import check_folder, exists, fitting

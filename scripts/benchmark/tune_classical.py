@@ -18,8 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import classical
-from lorair_arch.data.checks import did_you_mean
-from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.errors import LoRAIRError, OptionsError, did_you_mean
 from zoo_sets import ImageSet, OpenSet, all_sets
 
 # The method's trouble, and the values to try: of each argument, or of several.

@@ -32,8 +32,8 @@ import cv2
 import numpy as np
 
 from lorair_arch.data.degradations import build_degradation
-from lorair_arch.data.images import to_float
-from lorair_arch.data.pairing import load_pair, pair_keys
+from lorair_arch.data.images.reading import to_float
+from lorair_arch.data.sources import load_pair, pair_keys
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError
 

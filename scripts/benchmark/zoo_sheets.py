@@ -9,9 +9,9 @@ import numpy as np
 
 from classical import Peer
 from lorair_arch import Restorer
-from lorair_arch.data.image_writing import write_photo
-from lorair_arch.data.photo import Photo
-from lorair_arch.utils.comparison import Row, comparison_sheet
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.writing import write_photo
+from lorair_arch.data.sheets import Row, comparison_sheet
 from zoo_sets import OpenSet
 
 _CELL = 480  # width of an image in pixels: most are so wide

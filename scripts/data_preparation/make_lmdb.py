@@ -14,7 +14,7 @@ from os.path import expanduser
 from tqdm import tqdm
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.pairing import compile_match, load_pair, pair_keys
+from lorair_arch.data.sources import compile_match, load_pair, pair_keys
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import LoRAIRError
 

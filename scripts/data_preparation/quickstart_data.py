@@ -21,7 +21,7 @@ import skimage
 from tqdm import tqdm
 
 from lorair_arch.data.degradations import build_degradation
-from lorair_arch.data.images import decode_image, read_bytes, to_float
+from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 

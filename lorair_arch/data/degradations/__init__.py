@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lorair_arch.data.checks import check_keys, did_you_mean
-from lorair_arch.errors import OptionsError
+from lorair_arch.errors import OptionsError, check_keys, did_you_mean
 
 from . import blur, camera, weather
 

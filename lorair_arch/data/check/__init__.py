@@ -1,0 +1,177 @@
+"""`lorair data check`: reads every image of an options file and says at once all that is wrong with any."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from lorair_arch.data.check.parts import Facts, Finder, Image, Part, read_facts
+from lorair_arch.data.stores import Lmdb
+from lorair_arch.errors import LoRAIRError, Mistake, OptionsError, different_sizes, quoted, too_small
+from lorair_arch.options.datasets import datasets
+from lorair_arch.options.reading import complete_datasets
+from lorair_arch.options.training import OWN_MODELS
+from lorair_arch.options.yaml_file import read_yaml
+
+_MAX_THREADS = 16
+
+
+class Report(NamedTuple):
+    """What was found.
+
+    Attributes:
+        table: a row for each source: pairs or images, their sizes and kinds.
+        problems: what would stop a training or a test, or spoil it, a sentence each.
+        warnings: what may be meant.
+        images: how many were read.
+    """
+
+    table: str
+    problems: list[str]
+    warnings: list[str]
+    images: int
+
+
+def check_data(file: str) -> Report:
+    """Reads every image that an options file trains, validates or tests on.
+
+    Args:
+        file: Options of a training or a test; nothing but `datasets` must be right, no weights need be there.
+
+    Raises:
+        OptionsError: The options of the data sets are wrong.
+    """
+    finder = Finder()
+    parts = [part for options in datasets_of(file).values() for part in finder.parts(options)]
+    facts = _read(parts)
+    problems, warnings = finder.problems, finder.warnings
+    problems += [fact for fact in facts.values() if isinstance(fact, str)]
+    for part in parts:
+        problems += _unreadable_samples(part) + _wrong_sizes(part, facts)
+        warnings += _oddities(part, facts)
+    warnings += _leaks(parts, facts)
+    # a folder may be in several sources
+    return Report(_table(parts, facts), list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)), len(facts))
+
+
+def datasets_of(file: str) -> dict[str, Any]:
+    """Checks and completes the options of the data sets in a file, whatever else is wrong in it."""
+    opt, mistakes = read_yaml(file), []
+    sets = opt.get('datasets')
+    is_train = isinstance(sets, dict) and 'train' in sets
+    spec = datasets(is_train, own=opt.get('model_type') in OWN_MODELS)
+    opt['datasets'] = spec.check(sets, 'datasets', lambda where, what: mistakes.append(f'{file}: {where}: {what}'))
+    if mistakes:
+        raise OptionsError('\n'.join(mistakes))
+    opt.setdefault('scale', 1)
+    complete_datasets(opt)
+    return opt['datasets']
+
+
+def _read(parts: list[Part]) -> dict[str, Facts | str]:
+    """Reads each image once; gives its facts, or what is wrong with it, by its path."""
+    images = {image.path: image for part in parts for image in part.images}
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(_look, images.values())
+        return dict(zip(images, tqdm(found, 'Reading', len(images), leave=False, unit='image', disable=None)))
+
+
+def _look(image: Image) -> Facts | str:
+    facts = read_facts(*image)
+    if isinstance(facts, Facts) and isinstance(image.store, Lmdb):
+        expected = image.store.sizes.get(image.key) or facts.size
+        if expected != facts.size:
+            sizes = [f'{width} x {height}' for width, height in (facts.size, expected)]
+            return f"'{image.path}' is {sizes[0]} pixels, its meta_info.txt says {sizes[1]}; make the LMDB again"
+    return facts
+
+
+def _unreadable_samples(part: Part) -> list[str]:
+    problems = []
+    for i in range(len(part.samples) if part.samples else 0):
+        try:
+            part.samples[i]
+        except LoRAIRError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _wrong_sizes(part: Part, facts: dict[str, Facts | str]) -> list[str]:
+    problems = []
+    for lq, gt in part.pairs:
+        a, b = facts[lq.path], facts[gt.path]
+        if isinstance(a, Facts) and isinstance(b, Facts):
+            more = [side - part.scale * wanted for side, wanted in zip(b.size, a.size)]
+            # BasicSR's data sets cut the ground truths of validations and tests
+            if any(more) and (part.own or part.training or min(more) < 0):
+                problems.append(different_sizes(lq.path, a.size, gt.path, b.size, part.scale))
+    clean = [gt for _, gt in part.pairs] or part.images
+    for image in clean if part.gt_size else []:
+        fact = facts[image.path]
+        if isinstance(fact, Facts) and min(fact.size) < part.gt_size:
+            problems.append(too_small(image.path, fact.size, part.gt_size, part.own))
+    return problems
+
+
+def _oddities(part: Part, facts: dict[str, Facts | str]) -> list[str]:
+    sound = dict(_sound(part, facts))
+    pairs = [(lq.path, gt.path) for lq, gt in part.pairs if lq.path in sound and gt.path in sound]
+    found = {
+        'grey images, whose three channels will be the same': [path for path, fact in sound.items() if fact.grey],
+        'images with an alpha channel, which will be dropped': [path for path, fact in sound.items() if fact.alpha],
+        'files of several images, of which the first will be used': [
+            path for path, fact in sound.items() if fact.frames > 1
+        ],
+        'degraded images that are the same as their ground truth': [
+            lq for lq, gt in pairs if sound[lq].digest == sound[gt].digest
+        ],
+        'images that EXIF data turn but not their partners, which is ignored': [
+            lq if sound[lq].orientation != 1 else gt
+            for lq, gt in pairs
+            if sound[lq].orientation != sound[gt].orientation
+        ],
+    }
+    where = f"data set '{part.dataset}', {part.source}: "
+    return [Mistake(f'{where}{what}: ', quoted(paths), '').sentence() for what, paths in found.items() if paths]
+
+
+def _leaks(parts: list[Part], facts: dict[str, Facts | str]) -> list[str]:
+    """Finds images of validations and tests that are in the training set too, whatever their names."""
+    trained = {fact.digest: path for part in parts if part.training for path, fact in _sound(part, facts)}
+    warnings = []
+    for name in dict.fromkeys(part.dataset for part in parts if not part.training):
+        images = dict(pair for part in parts if part.dataset == name for pair in _sound(part, facts))
+        leaks = [f"'{path}' is '{trained[fact.digest]}'" for path, fact in images.items() if fact.digest in trained]
+        if leaks:
+            before = f"data set '{name}' has images of the training set, its results will look too good: "
+            warnings.append(Mistake(before, leaks, '').sentence())
+    return warnings
+
+
+def _sound(part: Part, facts: dict[str, Facts | str]) -> list[tuple[str, Facts]]:
+    return [(path, facts[path]) for path in _paths(part) if isinstance(facts[path], Facts)]
+
+
+def _paths(part: Part) -> list[str]:
+    return list(dict.fromkeys(image.path for image in part.images))
+
+
+def _table(parts: list[Part], facts: dict[str, Facts | str]) -> str:
+    """Gives the table: sizes are those of the smallest, the middle and the largest image, by their area."""
+    rows = [('data set', 'source', 'images', 'pairs', 'smallest', 'median', 'largest', 'kinds')]
+    for part in parts:
+        sound = [fact for _, fact in _sound(part, facts)]
+        sizes = sorted((fact.size for fact in sound), key=lambda size: (size[0] * size[1], size)) or ['-']
+        shown = [sizes[i] if sizes == ['-'] else '{} x {}'.format(*sizes[i]) for i in (0, len(sizes) // 2, -1)]
+        kinds = ', '.join(f'{count} {kind}' for kind, count in Counter(fact.kind for fact in sound).most_common())
+        count = len(part.samples) if part.samples else len(_paths(part))
+        rows.append((part.dataset, part.source, f'{count}', f'{len(part.pairs)}', *shown, kinds or '-'))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, tuple('-' * width for width in widths))
+    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
+    return '\n'.join(lines) + '\n'

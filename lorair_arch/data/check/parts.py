@@ -1,0 +1,236 @@
+"""The images and pairs that the data sets of an options file consist of, found without stopping at a mistake."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset
+from lorair_arch.data.foreign import NamedDataset
+from lorair_arch.data.images.metadata import opened, read_metadata
+from lorair_arch.data.images.reading import decode_photo, read_bytes
+from lorair_arch.data.sources import checked, choose, class_of, compile_match, match_keys
+from lorair_arch.data.stores import Lmdb, Store, find_store
+from lorair_arch.errors import DataError, LoRAIRError, Mistake
+from lorair_arch.training.loaders import build_dataset
+
+
+class Facts(NamedTuple):
+    """Facts of an image.
+
+    Attributes:
+        size: (width, height) in pixels.
+        kind: format, bits and colours, as far as they are not 8 bits and RGB: 'PNG', 'JPEG grey', 'PNG 16 bits'.
+        grey: it has one channel.
+        alpha: it is transparent somewhere, or could be.
+        orientation: of its EXIF data, 1 to 8; 1 is upright.
+        frames: how many images the file holds.
+        digest: of its pixels.
+    """
+
+    size: tuple[int, int]
+    kind: str
+    grey: bool
+    alpha: bool
+    orientation: int
+    frames: int
+    digest: bytes
+
+
+class _Header(NamedTuple):
+    format: str = 'unknown format'
+    mode: str = 'RGB'
+    orientation: int = 1
+    frames: int = 1
+
+
+def read_facts(store: Store, key: str) -> Facts | str:
+    """Reads and decodes an image as training does; gives its facts, or the sentence that says what is wrong."""
+    try:
+        with store.opened(key) as content:
+            photo = decode_photo(content, store.path(key))
+            header = _header(content)
+    except DataError as error:
+        return str(error)
+    pixels, grey = photo.rgb, photo.pixels.ndim == 2
+    bits, alpha = 8 * pixels.itemsize, photo.alpha is not None
+    words = [header.format, f'{bits} bits' if bits != 8 else '', 'grey' if grey else '', 'alpha' if alpha else '']
+    words.append(header.mode if header.mode in ('CMYK', 'P') else '')
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+    size = pixels.shape[1], pixels.shape[0]
+    return Facts(size, ' '.join(filter(None, words)), grey, alpha, header.orientation, header.frames, digest)
+
+
+def _header(content: bytes | memoryview) -> _Header:
+    try:
+        image = opened(content)
+    except OSError:  # unknown to Pillow
+        return _Header()
+    _, _, orientation, frames = read_metadata(content)
+    return _Header(image.format, image.mode, orientation, frames)
+
+
+class Image(NamedTuple):
+    """One image of a store."""
+
+    store: Store
+    key: str
+
+    @property
+    def path(self) -> str:
+        return self.store.path(self.key)
+
+
+@dataclass
+class Part:
+    """A source of a data set, or a data set that has none.
+
+    Attributes:
+        dataset, source: names for the user.
+        training: it is trained on.
+        gt_size: side of the crops that every ground truth must hold, or None.
+        own: it is of this package's data set, not of BasicSR's.
+        scale: how many times as large as its degraded image a ground truth is.
+        pairs: (degraded, clean).
+        images: all images, those without a partner too.
+        samples: a data set of which nothing but its samples is known.
+    """
+
+    dataset: str
+    source: str
+    training: bool
+    gt_size: int | None = None
+    own: bool = True
+    scale: int = 1
+    pairs: list[tuple[Image, Image]] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    samples: NamedDataset | None = None
+
+
+class _Files(Store):
+    """Image files anywhere; the keys are their paths."""
+
+    def path(self, key: str) -> str:
+        return key
+
+    def opened(self, key: str) -> AbstractContextManager[bytes]:
+        return nullcontext(read_bytes(key))
+
+
+class Finder:
+    """Finds the parts of data sets.
+
+    Attributes:
+        problems: a sentence for each mistake that was met.
+        warnings: and for what may be meant.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._stores: dict[str, Store | None] = {}
+
+    def parts(self, options: Mapping[str, Any]) -> list[Part]:
+        """Finds the parts of a data set from its options."""
+        if not issubclass(DATASET_REGISTRY.get(options['type']), AllInOneDataset):
+            return [self._foreign(options)]
+        return [self._source(options, i) for i in range(len(options['sources']))]
+
+    def _source(self, options: Mapping[str, Any], i: int) -> Part:
+        where = f"data set '{options['name']}': sources[{i}]"
+        training = options['phase'] == 'train'
+        gt_size = options.get('gt_size') if training and not options.get('pad_small') else None
+        part = Part(options['name'], f'{i}', training, gt_size)
+        try:
+            source = checked(options['sources'][i], where)
+            part.source = class_of(source) or ''
+            gt = self._store(source['dataroot_gt'])
+            lq = self._store(source['dataroot_lq']) if 'dataroot_lq' in source else None
+            chosen, mistakes = choose(source.get('meta_info_file'), gt) if gt else (None, [])
+            self._report(mistakes)
+            if gt and lq:
+                pattern = compile_match(source.get('match'), f'{where}.match')
+                self._pair(part, lq, gt, *match_keys(lq, gt, pattern, chosen), whole=chosen is None)
+            elif gt and 'degrade' in source:
+                part.images = [Image(gt, key) for key in (gt.keys if chosen is None else chosen)]
+            else:
+                part.images = [Image(store, key) for store in (lq, gt) if store for key in store.keys]
+        except LoRAIRError as error:
+            self.problems.append(str(error))
+        return part
+
+    def _foreign(self, options: Mapping[str, Any]) -> Part:
+        """Goes by the lists of files that BasicSR's data sets of images have, or else by their samples."""
+        training = options['phase'] == 'train'
+        part = Part(options['name'], options['type'], training, options.get('gt_size') if training else None)
+        part.own, part.scale = False, options.get('scale', 1)
+        backend = (options.get('io_backend') or {}).get('type')
+        try:
+            dataset = build_dataset(dict(options))
+        except LoRAIRError as error:
+            self.problems.append(str(error))
+            self._roots(part, options)
+            return part
+        entries = getattr(dataset, 'paths', None)
+        keys = ('lq_path', 'gt_path')
+        if isinstance(entries, list) and all(isinstance(entry, dict) and set(entry) == set(keys) for entry in entries):
+            roots = [
+                self._store(options[key]) if backend == 'lmdb' else _Files() for key in ('dataroot_lq', 'dataroot_gt')
+            ]
+            if None not in roots:
+                pairs = [tuple(Image(root, entry[key]) for root, key in zip(roots, keys)) for entry in entries]
+                part.pairs, part.images = pairs, [image for pair in pairs for image in pair]
+        elif isinstance(entries, list) and backend == 'disk' and all(isinstance(entry, str) for entry in entries):
+            part.images = [Image(_Files(), entry) for entry in entries]
+        else:
+            part.samples = dataset
+        return part
+
+    def _roots(self, part: Part, options: Mapping[str, Any]) -> None:
+        """Pairs the folders of a data set that cannot be built, to name all that have no partner."""
+        stores = {
+            key: self._store(options[f'dataroot_{key}']) for key in ('lq', 'gt') if options.get(f'dataroot_{key}')
+        }
+        if None not in stores.values() and len(stores) == 2 and options.get('filename_tmpl', '{}') == '{}':
+            self._pair(part, stores['lq'], stores['gt'], *match_keys(stores['lq'], stores['gt']))
+        else:
+            part.images = [Image(store, key) for store in stores.values() if store for key in store.keys]
+
+    def _pair(
+        self,
+        part: Part,
+        lq: Store,
+        gt: Store,
+        pairs: list[tuple[str, str]],
+        mistakes: list[Mistake],
+        whole: bool = True,
+    ) -> None:
+        self._report(mistakes)
+        part.pairs = [(Image(lq, lq_key), Image(gt, gt_key)) for lq_key, gt_key in pairs]
+        part.images = [image for pair in part.pairs for image in pair]
+        if whole:
+            part.images += [Image(store, key) for store in (lq, gt) for key in store.keys]
+
+    def _store(self, root: str) -> Store | None:
+        if root not in self._stores:
+            try:
+                store = self._stores[root] = find_store(root)
+                self._report(store.mistakes)
+                if isinstance(store, Lmdb) and store.unlisted():
+                    self.warnings.append(
+                        f"LMDB '{root}' holds {store.unlisted()} images that its meta_info.txt does not list; they are "
+                        'not used'
+                    )
+            except LoRAIRError as error:
+                self._stores[root] = None
+                self.problems.append(str(error))
+        return self._stores[root]
+
+    def _report(self, mistakes: list[Mistake]) -> None:
+        self.problems += [line for mistake in mistakes for line in mistake.lines()]

@@ -1,0 +1,1 @@
+"""Image files: the one reader and the one writer, for training, testing and restoring alike."""

@@ -1,0 +1,157 @@
+"""The one reader of image files, for training, testing and restoring alike: what is in the file, or a sentence."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from os import PathLike
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import features
+
+from lorair_arch.data.images import kinds as image_kinds
+from lorair_arch.data.images import photo as colours
+from lorair_arch.data.images.formats import deep_pixels
+from lorair_arch.data.images.kinds import check_single, check_whole
+from lorair_arch.data.images.metadata import opened, read_metadata, with_exif
+from lorair_arch.data.images.photo import Photo, check_size, full_range, photo_of
+from lorair_arch.errors import DataError
+
+# Formats that need a package more: its module, and the extra of this package that installs it.
+_EXTRAS = {'HEIF': ('pillow_heif', 'heif'), 'JXL': ('pillow_jxl', 'jxl')}
+
+
+def read_bytes(path: str | PathLike[str]) -> bytes:
+    """Reads a file, or raises a DataError that names it."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}") from error
+
+
+def read_photo(path: str | PathLike[str]) -> Photo:
+    """Reads an image file as viewers show it: upright, with its colour profile and EXIF data.
+
+    The thumbnail is left out of the EXIF data, and they say that the image is upright.
+
+    Raises:
+        DataError: as `decode_photo`, or if the file cannot be read.
+    """
+    return complete_photo(read_bytes(path), os.fspath(path))
+
+
+def complete_photo(content: bytes | memoryview, path: str) -> Photo:
+    """Decodes an image as `read_photo` reads a file."""
+    photo = decode_photo(content, path)
+    icc, exif, orientation, frames = read_metadata(content)
+    photo = with_exif(photo.upright(orientation), exif)
+    if frames > 1:
+        photo = photo._replace(notes=(*photo.notes, 'the smaller or other images behind the first are left out'))
+    if icc and photo.icc is None and not colours.profile_fits(icc, photo.pixels):
+        note = 'its colour profile is damaged or of other colours than its pixels, and left out'
+        return photo._replace(notes=(*photo.notes, note))
+    return photo._replace(icc=icc if photo.icc is None else None)
+
+
+def decode_photo(content: bytes | memoryview, path: str) -> Photo:
+    """Decodes an image of any format and colour type; CMYK and Lab become sRGB.
+
+    The rotation in EXIF data is ignored: a pair of which one file has lost it must still lie on top of each other. That
+    of TIFF files is not: it says in which order the rows are stored.
+
+    Args:
+        content: what is in the file.
+        path: its name, for messages; the suffix alone tells some cameras' raw files.
+
+    Returns:
+        Without EXIF data; `icc` is b'' if the profile of the file does not hold any more, as for CMYK, else None.
+
+    Raises:
+        DataError: if the image is empty, cut short, damaged, of a format that is not read, or has several frames or
+            pages, pixels other than 8- or 16-bit integers, or too many of them.
+    """
+    if not content:
+        raise DataError(f"image '{path}' is empty; copy it again or remove it")
+    kind = image_kinds.kind_of(content, path)
+    try:
+        return _DECODERS.get(kind, _decode_other)(content, path)
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"image '{path}' does not fit into memory; cut it into parts or remove it") from error
+    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
+        check_whole('truncated' not in str(error).lower(), path)
+        raise DataError(
+            f"cannot decode image '{path}': it is damaged or not an image; copy it again or remove it"
+        ) from error
+
+
+def decode_image(content: bytes | memoryview, path: str) -> np.ndarray:
+    """Decodes an image as `decode_photo` does; grey becomes RGB, an alpha channel is dropped.
+
+    Returns:
+        RGB, uint8 or uint16 [H, W, 3].
+    """
+    return decode_photo(content, path).rgb
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Scales a uint8 or uint16 image to float32 in [0, 1], contiguous."""
+    scaled = np.ascontiguousarray(image, np.float32)  # always a copy, as the type changes
+    scaled /= np.float32(np.iinfo(image.dtype).max)
+    return scaled
+
+
+def _decode_jpeg(content: bytes | memoryview, path: str) -> Photo:
+    header = image_kinds.jpeg_header(content)
+    check_whole(header.whole, path)
+    check_size(header.size, path)
+    # With a frame more, JPEGs are photographs with a preview or what a brighter screen needs, not animations.
+    if header.channels == 4:
+        return colours.from_pillow(opened(content, ('JPEG',)), path)
+    return photo_of(full_range(imagecodecs.jpeg8_decode(content), header.bits, path))
+
+
+def _decode_png(content: bytes | memoryview, path: str) -> Photo:
+    header = image_kinds.png_header(content)
+    check_whole(header.whole, path)
+    check_size(header.size, path)
+    check_single(header.frames, path)
+    return photo_of(imagecodecs.png_decode(content))
+
+
+def _decode_tiff(content: bytes | memoryview, path: str) -> Photo:
+    from lorair_arch.data.images.formats import decode_tiff  # its library takes 0.1 s to import
+
+    return decode_tiff(content, path)
+
+
+def _decode_other(content: bytes | memoryview, path: str) -> Photo:
+    kind = image_kinds.kind_of(content, path)
+    if kind in _EXTRAS:
+        _register(*_EXTRAS[kind], path)
+    if kind == 'AVIF' and not features.check('avif'):
+        raise DataError(f"'{path}' is AVIF, which this build of Pillow cannot read; install pillow from PyPI")
+    if kind == 'WEBP':
+        check_whole(8 + int.from_bytes(content[4:8], 'little') <= len(content), path)
+    # one format alone: others of Pillow's run programs (EPS); a TGA has no beginning to know it by
+    with opened(content, (kind or 'TGA',)) as image:
+        check_size(image.size, path)
+        check_single(getattr(image, 'n_frames', 1), path)
+        deep = deep_pixels(image, content, path)
+        return colours.from_pillow(image, path) if deep is None else photo_of(deep)
+
+
+def _register(module: str, extra: str, path: str) -> None:
+    """Lets Pillow read a format by another package."""
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(f"'{path}' is read with the package {module}: pip install 'lorair[{extra}]'") from error
+    if extra == 'heif':
+        plugin.register_heif_opener()
+
+
+_DECODERS = {'JPEG': _decode_jpeg, 'PNG': _decode_png, 'TIFF': _decode_tiff}

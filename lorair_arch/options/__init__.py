@@ -1,0 +1,1 @@
+"""Options files: YAML, what may stand in them, and how they are completed."""

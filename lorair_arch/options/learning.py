@@ -1,0 +1,101 @@
+"""Optimisers, schedules, losses and metrics under `train` and `val`."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
+
+from lorair_arch.options.kinds import boolean, call, integer, names_of, number, one_of
+from lorair_arch.schema import Items, Report, Section, Typed, show
+
+_SCHEDULERS = {
+    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
+    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+}
+# they need a closure, sparse gradients, and matrices in place of convolutions
+_OTHER_OPTIMIZERS = ('LBFGS', 'SparseAdam', 'Muon')
+_OTHER_PARAMETERS = ('params', 'capturable', 'differentiable', 'maximize')
+# they need more than an image and its ground truth
+_OTHER_LOSSES = ('PerceptualLoss', 'GANLoss', 'MultiScaleGANLoss')
+# they are for tensors
+_OTHER_METRICS = ('calculate_psnr_pt', 'calculate_ssim_pt')
+
+
+def check_schedule(train: dict[str, Any], where: str, report: Report) -> None:
+    """Compares the periods of `train.scheduler` with `total_iter` and with their weights."""
+    scheduler, total = train['scheduler'], train['total_iter']
+    parts, each = scheduler.get('periods'), 'period'
+    if parts is None:
+        parts, each = scheduler.get('restarts', [0]), 'of restarts'
+    elif sum(parts) < total:
+        report(f'{where}.scheduler.periods', f'found {show(parts)}, expected a sum of at least total_iter = {total}')
+    weights = scheduler.get('restart_weights', [1])
+    if len(weights) != len(parts):
+        what = f'found {show(weights)}, expected {len(parts)}, one for each {each}'
+        report(f'{where}.scheduler.restart_weights', what)
+
+
+def _scheduler(name: str) -> Section:
+    known = {key: Items(item=integer(1)) for key in ('periods', 'milestones')}
+    known |= {'restarts': Items(item=integer(0)), 'restart_weights': Items(item=number(0))}
+    known |= {'gamma': number(0), 'eta_min': number(0)}  # a negative rate would lead away from the minimum
+    return call(_SCHEDULERS[name], skip=('optimizer', 'last_epoch'), known=known)
+
+
+def _optimizer(name: str) -> Section:
+    optimizer = getattr(torch.optim, name)
+
+    def check(settings: dict[str, Any], where: str, report: Report) -> None:
+        if settings.get('foreach') and settings.get('fused'):
+            report(f'{where}.fused', 'found true beside foreach: true, expected one of them')
+        try:
+            optimizer([], **settings)
+        except (TypeError, ValueError) as error:  # that there are no parameters is the last thing that it notices
+            if 'empty parameter list' not in str(error):
+                report(where, f'{name} refuses it: {error}')
+
+    known = {
+        'lr': number(above=0),
+        'weight_decay': number(0),
+        'betas': Items(item=number(0, 1, convert=float), length=2),
+    }
+    known |= dict.fromkeys(('foreach', 'fused'), boolean(null=True))
+    section = call(optimizer, _OTHER_PARAMETERS, known, also=(check,))
+    return replace(section, keys={**section.keys, 'lr': replace(known['lr'], required=True)})
+
+
+def _optimizers() -> list[str]:
+    classes = inspect.getmembers(torch.optim, inspect.isclass)
+    names = [name for name, cls in classes if torch.optim.Optimizer in cls.__mro__[1:]]
+    return [name for name in names if name not in _OTHER_OPTIMIZERS]
+
+
+def _loss(name: str) -> Section:
+    return call(LOSS_REGISTRY.get(name), known={'reduction': one_of('mean', 'sum')})
+
+
+def _metric(name: str) -> Section:
+    known = {'crop_border': integer(0), 'input_order': one_of('HWC')}
+    section = call(METRIC_REGISTRY.get(name), ('img', 'img2'), known)
+    return replace(section, keys={**section.keys, 'better': one_of('higher', 'lower')})
+
+
+OPTIMIZER = Typed(what='optimizer', types=_optimizers, section=_optimizer, required=True)
+SCHEDULER = Typed(what='scheduler', types=lambda: _SCHEDULERS, section=_scheduler, required=True)
+LOSS = Typed(
+    what='loss type',
+    types=lambda: [name for name in names_of('loss') if name not in _OTHER_LOSSES],
+    section=_loss,
+    required=True,
+)
+METRIC = Typed(
+    what='metric type',
+    types=lambda: [name for name in names_of('metric') if name not in _OTHER_METRICS],
+    section=_metric,
+)

@@ -1,0 +1,218 @@
+"""Reads an options file, and finds everything wrong with it before anything expensive happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from lorair_arch.devices import gpu_count
+from lorair_arch.errors import OptionsError
+from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
+from lorair_arch.options.training import OWN_MODELS, options
+from lorair_arch.options.yaml_file import parse_yaml, read_yaml
+from lorair_arch.schema import show
+
+
+def load_options(
+    file: str | os.PathLike,
+    is_train: bool,
+    root_path: str,
+    force_yml: Sequence[str] = (),
+    *,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
+    made_before: Collection[str] = (),
+) -> dict[str, Any]:
+    """Reads, checks and completes an options file as BasicSR's `parse_options` does, without `eval` and `exec`.
+
+    Processes and seeds are the pipeline's affair: `manual_seed` is None where the file gives none.
+
+    Args:
+        file: A YAML file.
+        is_train: For training; else for a test.
+        root_path: The folder of `experiments/` or `results/`.
+        force_yml: Changes such as 'train:total_iter=1000'; the value is read as YAML, new keys are made.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        auto_resume: For the pipeline.
+        debug: Puts 'debug_' before the name; then intervals are short.
+        made_before: As in `check_options`.
+
+    Returns:
+        The options as BasicSR's pipelines want them.
+
+    Raises:
+        OptionsError: With every mistake on a line of its own: file, key, what was found, what was expected.
+    """
+    opt = check_options(file, is_train, force_yml, launcher=launcher, made_before=made_before)
+    return _complete(opt, is_train, root_path, launcher=launcher, auto_resume=auto_resume, debug=debug)
+
+
+def load_each(
+    files: Sequence[str | os.PathLike],
+    is_train: bool,
+    root_path: str,
+    force_yml: Sequence[str] = (),
+    *,
+    launcher: str = 'none',
+    debug: bool = False,
+) -> list[dict[str, Any]]:
+    """Reads, checks and completes options files that run one after another; see `load_options`.
+
+    Weights that an earlier file's training will write may be missing yet.
+
+    Raises:
+        OptionsError: With every mistake in all of them.
+    """
+    opts: list[dict[str, Any]] = []
+    mistakes: list[str] = []
+    names = [read_yaml(file).get('name') for file in files]  # of files with mistakes; what they write is not missing
+    for i, file in enumerate(files):
+        made_before = tuple(names[:i])
+        try:
+            opt = load_options(
+                file, is_train, root_path, force_yml, launcher=launcher, debug=debug, made_before=made_before
+            )
+            names[i] = opt['name']
+            mistakes += [f'{file}: {mistake}' for mistake in _other_classes_before(opt, opts)]
+            opts.append(opt)
+        except OptionsError as error:
+            mistakes += str(error).splitlines()
+    if mistakes:
+        raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
+    return opts
+
+
+def _other_classes_before(opt: dict[str, Any], before: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Compares `degradations` with those of the trainings that are to write the weights."""
+    names = opt.get('degradations')
+    for key in ('pretrain_network_router', 'pretrain_network_experts'):
+        for other in before:
+            trained = other.get('degradations')
+            if trained_by(opt['path'].get(key) or '') == other['name'] and names and trained and trained != names:
+                found, there = ', '.join(names), ', '.join(trained)
+                yield f'degradations: found {found}, but {other["name"]} is trained for {there}, in this order'
+
+
+def check_options(
+    file: str | os.PathLike,
+    is_train: bool,
+    force_yml: Sequence[str] = (),
+    *,
+    launcher: str = 'none',
+    made_before: Collection[str] = (),
+) -> dict[str, Any]:
+    """Reads an options file and checks it without side effects.
+
+    Args:
+        file: A YAML file.
+        is_train: For training; else for a test.
+        force_yml: Changes, as in `load_options`.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        made_before: Names of trainings before this one: weights in their folders in experiments/ may be missing yet.
+
+    Returns:
+        The options, with BasicSR's floats for whole numbers (5e3) as whole numbers.
+
+    Raises:
+        OptionsError: As `load_options`.
+    """
+    opt = read_yaml(file)
+    mistakes: list[str] = []
+
+    forced: dict[str, str] = {}
+
+    def report(where: str, what: str) -> None:
+        entry = next((entry for place, entry in forced.items() if f'{where}.'.startswith(f'{place}.')), None)
+        what = what if where in forced else f'{where}: {what}'
+        mistakes.append(f'--force_yml {entry}: {what}' if entry else f'{file}: {what}')
+
+    for entry in force_yml:
+        try:
+            forced[force(opt, entry)] = entry
+        except OptionsError as error:
+            mistakes.append(str(error))
+    options(opt.get('model_type'), is_train).check(opt, '', report)
+    if not mistakes:  # from here on every value has the type that it should have
+        check_machine(opt, launcher, report)
+        check_files(opt, made_before, report)
+        if opt['model_type'] in OWN_MODELS:
+            check_stage(opt, is_train, report)
+            check_classes(opt, made_before, report)
+    if mistakes:
+        raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
+    return opt
+
+
+def force(opt: dict[str, Any], entry: str) -> str:
+    """Changes the options as an entry of --force_yml says: 'train:optim_g:lr=1e-4'. Gives the place: train.optim_g.lr.
+
+    Raises:
+        OptionsError: If the entry is not of this form, or leads through something that has no keys.
+    """
+    keys, equals, value = entry.partition('=')
+    *sections, last = (key.strip() for key in keys.split(':'))
+    if not equals or not all((*sections, last)):
+        raise OptionsError(f'--force_yml {entry}: expected KEY:KEY=VALUE, such as train:total_iter=1000')
+    for section in sections:
+        opt = opt.setdefault(section, {})
+        if not isinstance(opt, dict):
+            raise OptionsError(f'--force_yml {entry}: {section} holds {show(opt)}, expected a mapping')
+    try:
+        opt[last] = parse_yaml(value)
+    except OptionsError as error:
+        raise OptionsError(f'--force_yml {entry}: {error}') from error
+    return '.'.join((*sections, last))
+
+
+def complete_datasets(opt: dict[str, Any]) -> None:
+    """Tells each data set its phase and scale, and where the home folder is."""
+    for phase, dataset in opt['datasets'].items():
+        dataset['phase'] = phase.split('_')[0]
+        if 'scale' in opt:
+            dataset['scale'] = opt['scale']
+        for mapping in (dataset, *(dataset.get('sources') or ())):
+            for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
+                if isinstance(mapping.get(key), str):
+                    mapping[key] = os.path.expanduser(mapping[key])
+
+
+def _complete(
+    opt: dict[str, Any], is_train: bool, root_path: str, *, launcher: str, auto_resume: bool, debug: bool
+) -> dict[str, Any]:
+    """Adds what BasicSR's `parse_options` adds, and the values of keys that may be left out."""
+    opt['dist'], opt['auto_resume'], opt['is_train'] = launcher != 'none', auto_resume, is_train
+    opt.setdefault('manual_seed', None)
+    if debug and not opt['name'].startswith('debug'):
+        opt['name'] = f'debug_{opt["name"]}'
+    if opt.get('num_gpu', 'auto') == 'auto':
+        opt['num_gpu'] = gpu_count(opt['dist'])
+    if opt['model_type'] in OWN_MODELS:
+        opt.setdefault('scale', 1)
+    complete_datasets(opt)
+    router = opt.get('network_router')
+    if isinstance(router, dict) and isinstance(router.get('pretrained'), str):
+        router['pretrained'] = os.path.expanduser(router['pretrained'])
+    path = opt['path'] = opt.get('path') or {}
+    for key, value in path.items():
+        if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):
+            path[key] = os.path.expanduser(value)
+    root = os.path.join(root_path, 'experiments' if is_train else 'results', opt['name'])
+    path['experiments_root' if is_train else 'results_root'] = path['log'] = root
+    path['visualization'] = os.path.join(root, 'visualization')
+    if is_train:
+        path['models'] = os.path.join(root, 'models')
+        path['training_states'] = os.path.join(root, 'training_states')
+        path.setdefault('resume_state', None)
+        opt['logger'].setdefault('use_tb_logger', False)
+        if 'debug' in opt['name']:
+            opt['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 8}
+            if opt.get('val'):
+                opt['val']['val_freq'] = 8
+    elif not opt.get('val'):
+        opt['val'] = {}
+    if opt.get('val') is not None:
+        for key in ('save_img', 'suffix', 'metrics'):
+            opt['val'].setdefault(key, False if key == 'save_img' else None)
+    return opt

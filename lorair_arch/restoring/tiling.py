@@ -1,0 +1,165 @@
+"""Restores an image in overlapping tiles, so that the memory of the network does not grow with the image.
+
+A tile gives what the whole image would give if it starts where the network's strides do, sees enough beyond what it is
+used for, and has the means over space of the whole image (`tile_means.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lorair_arch.archs.nafblock import SpatialMean
+
+_GOLDEN = 0.6180339887498949
+
+Core = tuple[slice, slice]  # rows and columns within a tile, in pixels of the image
+
+
+class TileMeans:
+    """Gives the blocks of a network the means of the whole image, as long as it is entered.
+
+    Means over windows (`local_pool_size`) are left alone: they are taken of a block's surroundings in any case.
+
+    Args:
+        net: The network that runs the tiles.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._all = [m for m in net.modules() if isinstance(m, SpatialMean) and m.window.train_size is None]
+        self._sums: dict[nn.Module, tuple[Tensor, int]] = {}
+        self._core: Core | None = None
+
+    def __enter__(self) -> TileMeans:
+        self._hooks = [mean.register_forward_hook(self._replace) for mean in self._all]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def beforehand(self, tiles: Sequence) -> list:
+        """Gives the tiles to run beforehand, in an order that soon has seen all parts of the image."""
+        order = sorted(range(len(tiles)), key=lambda i: i * _GOLDEN % 1)
+        return [tiles[i] for i in order] if self._all else []
+
+    @contextmanager
+    def recorded(self, core: Core) -> Iterator[None]:
+        """Counts the means of the tile that is run within the context; `core` is the part of it that no other has."""
+        self._core = core
+        try:
+            yield
+        finally:
+            self._core = None
+
+    def _replace(self, mean: SpatialMean, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        total, count = self._sums.get(mean, (0, 0))
+        if self._core:
+            stride, multiple = mean.window.stride, mean.window.multiple
+            rows, columns = (
+                slice(part.start // stride, math.ceil(part.stop / multiple) * multiple // stride) for part in self._core
+            )  # up to where the network pads the image
+            features = inputs[0][:, :, rows, columns]
+            total, count = total + features.sum((2, 3), keepdim=True), count + features.shape[2:].numel()
+            self._sums[mean] = total, count
+        return total / count
+
+
+# Neighbours share an eighth of their side or more, at least so many pixels.
+_PART, _LEAST = 8, 16
+
+
+class Span(NamedTuple):
+    """A tile along one axis.
+
+    Attributes:
+        seen: The pixels of the image that the network sees.
+        core: The tile's own part, within what is seen: the cores of all tiles cover the axis once.
+        weights: Of each pixel of the tile in the result. Over the axis they sum to 1; towards a neighbour they fall
+            smoothly to 0 before the tile ends, where it has seen the least of its surroundings.
+    """
+
+    seen: slice
+    core: slice
+    weights: Tensor
+
+
+def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor | None, tile: int) -> Tensor:
+    """Restores tile by tile, each with the means of the whole image, and blends the tiles where they overlap.
+
+    Args:
+        net: A `LoRAIR` in evaluation mode.
+        image: [1, 3, H, W] on the CPU; tiles go to the network's device one after the other.
+        prior: Of the whole image, [1, P].
+        logits: Of the whole image, [1, E], or None.
+        tile: Side of the tiles in pixels, at least `smallest_tile(net)`; rounded down to a multiple of `net.multiple`.
+            An image that fits into one is restored in one piece.
+
+    Returns:
+        [1, 3, H, W] on the CPU.
+    """
+    net = net.runner(logits)
+    rows, columns = (place(length, tile, net.multiple) for length in image.shape[-2:])
+    tiles = [(row, column) for row in rows for column in columns]
+    if len(tiles) == 1:
+        return net(image.to(prior.device), prior, logits).cpu()
+
+    def restore(row: Span, column: Span) -> Tensor:
+        return net(image[..., row.seen, column.seen].to(prior.device), prior, logits).cpu()
+
+    out = torch.zeros_like(image)
+    with TileMeans(net) as means:
+        for row, column in means.beforehand(tiles):
+            with means.recorded((row.core, column.core)):
+                restore(row, column)
+        for row, column in tiles:
+            out[..., row.seen, column.seen] += restore(row, column) * row.weights[:, None] * column.weights
+    return out
+
+
+def smallest_tile(net: nn.Module) -> int:
+    """Gives the smallest side of tiles, in pixels: neighbours share a half of it at most."""
+    return max(32, 2 * net.multiple)
+
+
+def place(length: int, tile: int, multiple: int) -> list[Span]:
+    """Spreads tiles evenly along one axis, at multiples of the network's stride.
+
+    Args:
+        length: Of the axis, in pixels.
+        tile: Longest side of a tile.
+        multiple: What the network pads to; starts and all sides but the last are multiples of it.
+    """
+    tile -= tile % multiple
+    if length <= tile:
+        return [Span(slice(0, length), slice(0, length), torch.ones(length))]
+    overlap = math.ceil(max(tile / _PART, _LEAST) / multiple) * multiple
+    last = math.ceil((length - tile) / multiple)  # starts are counted in multiples
+    gaps = math.ceil(last * multiple / (tile - overlap))
+    starts = [round(i * last / gaps) * multiple for i in range(gaps + 1)]
+    stops = [min(start + tile, length) for start in starts]
+    shared = list(zip(starts[1:], stops))  # what each tile shares with the next
+    cuts = [0, *((start + stop) // 2 // multiple * multiple for start, stop in shared), length]
+    weights, total = [], torch.zeros(length)
+    for i, (start, stop) in enumerate(zip(starts, stops)):
+        pixels = torch.arange(start, stop)
+        rising = _ramp(pixels, *shared[i - 1]) if i else 1
+        falling = 1 - _ramp(pixels, *shared[i]) if i < gaps else 1
+        weights.append(rising * falling * torch.ones(len(pixels)))
+        total[start:stop] += weights[-1]
+    return [
+        Span(slice(start, stop), slice(low - start, high - start), weight / total[start:stop])
+        for start, stop, low, high, weight in zip(starts, stops, cuts, cuts[1:], weights)
+    ]
+
+
+def _ramp(pixels: Tensor, start: int, stop: int) -> Tensor:
+    """Rises from 0 to 1 over the middle half of what two neighbours share, from start to stop."""
+    width = (stop - start) / 2
+    position = (pixels + 0.5 - start - width / 2) / width
+    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2

@@ -1,1 +1,0 @@
-"""Checkpoints, options and comparison sheets."""

@@ -1,1 +1,0 @@
-"""What an options file may hold: the kinds of values (`specs`, `kinds`) and every key (`training` and the others)."""

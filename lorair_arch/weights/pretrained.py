@@ -1,0 +1,200 @@
+"""From files of weights to the networks that restore: which file is what, and whether they belong together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lorair_arch import weights as zoo
+from lorair_arch.archs import network_class
+from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.weights.loading import check_fit, infer_network, kind_of, load_into, state_dict_of
+from lorair_arch.weights.recognise import describe
+
+Paths = str | os.PathLike | Iterable[str | os.PathLike]
+
+_EXPERTS = ('lora_A', 'lora_B')
+_SUFFIXES = ('.pth', '.pt', '.safetensors')
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights, by our names, and what is known of it.
+
+    Attributes:
+        path: The file; of a restorer with experts of another file, the names of both.
+        kind: 'router', 'restorer' or 'experts'.
+        state_dict: The weights, on the CPU.
+        network: Options of its network as they are written in the file; None: nothing is.
+        degradations: Their names, in the order of the classes, or None.
+        official: It has the names of the official release.
+        merged_for: The degradation whose experts are merged into the weights, or None.
+    """
+
+    path: Path | str
+    kind: str
+    state_dict: dict[str, Tensor]
+    network: dict | None
+    degradations: list[str] | None
+    official: bool
+    merged_for: str | None = None
+
+    def with_experts(self, experts: Weights) -> Weights:
+        """Gives this restorer with experts that were trained on it.
+
+        Raises:
+            CheckpointError: One of the two files does not fit the network.
+        """
+        both = {**self.state_dict, **experts.state_dict}
+        whole = replace(experts, path=f'{self.path} with {experts.path}', kind='restorer', state_dict=both)
+        with torch.device('meta'):
+            net = build(replace(whole, path=experts.path) if experts.network else whole)
+        base = tuple(key for key in net.state_dict() if not key.endswith(_EXPERTS))
+        check_fit(net, self.state_dict, _EXPERTS, self.path)
+        check_fit(net, experts.state_dict, base, experts.path)
+        return whole
+
+    def options(self) -> dict:
+        """Gives the options of the network: as written in the file or, if it is silent, as the shapes tell.
+
+        Raises:
+            CheckpointError: The shapes do not tell it.
+        """
+        try:
+            options = dict(self.network or infer_network(self.state_dict))
+        except CheckpointError as error:
+            raise CheckpointError(f'{self.path}: {error}') from error
+        options.pop('pretrained', None)  # weights that CLIP was once initialised with are in the file already
+        return options
+
+
+def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
+    """Builds the networks that files of weights describe or, if they are silent about it, fit.
+
+    Where a file has averaged weights (EMA), those are taken.
+
+    Args:
+        paths: A name in the zoo, or folders or files: one router and one restorer and, for a restorer without experts
+            of its own, experts.
+
+    Returns:
+        The router, the restorer, both on the CPU in evaluation mode, and the names of the degradations.
+
+    Raises:
+        CheckpointError: A file is missing, superfluous or damaged, or the files do not belong together.
+    """
+    files = read_weights(paths)
+    router_file = files.get('router')
+    if router_file is None:
+        names = _names(files)
+        raise CheckpointError(f'there is no router among the weights ({names}): it guides every restorer, add its file')
+    restorer = choose_restorer(files)
+    router, net = (load(weights) for weights in (router_file, restorer))
+    classes = router.head.out_features
+    if net.prior_dim != router.prior_dim or net.num_experts not in (None, classes):
+        raise CheckpointError(
+            f'{router_file.path} (prior of {router.prior_dim}, {classes} degradations) does not fit {restorer.path} '
+            f'(prior of {net.prior_dim}, {net.num_experts or "no"} experts): use the router that it was trained with'
+        )
+    check_classes(files)
+    degradations = router_file.degradations or restorer.degradations or []
+    return router, net, degradations if len(degradations) == classes else [str(i) for i in range(classes)]
+
+
+def check_classes(files: dict[str, Weights]) -> None:
+    """Compares the classes of a router with those of the experts beside it, as far as both are known.
+
+    Raises:
+        CheckpointError: They are not the same, or not in the same order.
+    """
+    router, experts = files.get('router'), files.get('experts') or files.get('restorer')
+    if not (router and experts and router.degradations and experts.degradations):
+        return
+    if experts.options().get('lora') and router.degradations != experts.degradations:
+        raise CheckpointError(
+            f'{router.path} tells {", ".join(router.degradations)} apart, but {experts.path} was trained for '
+            f'{", ".join(experts.degradations)}: use the router that it was trained with'
+        )
+
+
+def choose_restorer(files: dict[str, Weights]) -> Weights:
+    """Gives the restorer among files of weights, with its experts if they are there (see `read_weights`).
+
+    Raises:
+        CheckpointError: There is no restorer.
+    """
+    restorer, experts = (files.get(kind) for kind in ('restorer', 'experts'))
+    if restorer is None:
+        what = 'the restorer that the experts were trained on' if experts else 'a restorer'
+        raise CheckpointError(f'{what} is not among the weights ({_names(files)}): add its file')
+    return restorer.with_experts(experts) if experts else restorer
+
+
+def read_weights(paths: Paths) -> dict[str, Weights]:
+    """Reads files of weights, or those in a folder, by kind: router, restorer, experts; averaged ones (EMA) if any.
+
+    Raises:
+        CheckpointError: A file is damaged or something else, or there are two of a kind.
+    """
+    files: dict[str, Weights] = {}
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    for path in _files(Path(path).expanduser() for path in paths):
+        state_dict, meta = state_dict_of(path, 'params_ema')
+        meta = meta or {}
+        kind = meta.get('kind') or kind_of(state_dict)
+        if kind not in ('router', 'restorer', 'experts'):
+            raise CheckpointError(
+                f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
+            )
+        if kind in files:
+            plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
+            raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
+        names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
+        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)
+    return files
+
+
+def _names(files: dict[str, Weights]) -> str:
+    return ', '.join(str(file.path) for file in files.values())
+
+
+def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    files = []
+    for path in map(zoo.located, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith('.'))
+        if not found:
+            raise CheckpointError(f'folder {path} holds no weights ({", ".join(_SUFFIXES)}): check the path')
+        files += found
+    return files
+
+
+def build(weights: Weights) -> nn.Module:
+    """Builds the network of a file, without loading the weights.
+
+    Raises:
+        CheckpointError: There is no such network.
+    """
+    options = weights.options()
+    try:
+        return network_class(options.pop('type'))(**options)
+    except LoRAIRError as error:
+        raise CheckpointError(f'{weights.path} describes a network that cannot be built: {error}') from error
+    except (ImportError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'{weights.path} describes a network unknown here ({error}): is the package that defines it missing?'
+        ) from error
+
+
+def load(weights: Weights) -> nn.Module:
+    """Builds the network of a file with its weights, frozen and in evaluation mode; errors as `build`."""
+    net = build(weights)
+    load_into(net, weights.state_dict, path=weights.path)
+    return net.eval().requires_grad_(False)
