@@ -17,9 +17,11 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['lorair_arch', 'lorair_arch.*']),
     package_data={'lorair_arch.weights': ['zoo/*/*.safetensors']},
-    python_requires='>=3.10,<3.13',  # BasicSR 1.4.2 cannot be built on 3.13
+    python_requires='>=3.10',
     install_requires=[
-        'basicsr>=1.4.2,<1.5',  # brings tb-nightly; tensorboard beside it has the same plugins twice and does not start
+        # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly; tensorboard
+        # beside it has the same plugins twice and does not start.
+        "basicsr>=1.4.2,<1.5; python_version < '3.13'",
         'imagecodecs>=2025.3.30',  # all compressions of TIFF files; all bits of PNG, JPEG 2000, AVIF
         'lmdb>=1.4',
         'numpy>=1.26',

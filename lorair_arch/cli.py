@@ -1,35 +1,39 @@
-"""The commands `basicsr` and `lorair`."""
+"""The commands `basicsr` and `lorair`: their verbs and flags; each verb calls one function, and imports it only then."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from os.path import expanduser
+from pathlib import Path
 
-from lorair_arch.commands import benchmark, convert, data, export, restore
-from lorair_arch.commands.base import add_verb, new_parser
-from lorair_arch.commands.run_files import run_files
-from lorair_arch.errors import Interrupted, LoRAIRError, sentence
+from lorair_arch.errors import DataError, Interrupted, LoRAIRError, OptionsError, sentence
+from lorair_arch.weights import DEFAULT
+
+logger = logging.getLogger('lorair_arch')
 
 
 def basicsr(argv: Sequence[str] | None = None) -> int:
     """Trains or tests any model class of BasicSR or of an installed plugin. Returns the exit code."""
-    parser = new_parser(
+    parser = _parser(
         'Trains and tests image restoration networks as BasicSR options files say.',
         'basicsr train -opt options/quickstart/*.yml\n'
         'basicsr test -opt options/test/quickstart.yml\n'
         'torchrun --nproc_per_node=8 -m lorair_arch train -opt FILE --launcher pytorch',
     )
-    verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    verbs = _verbs(parser)
     for name, what, example in (
         ('train', 'train a network', 'basicsr train -opt options/quickstart/1_router.yml --auto_resume'),
         ('test', 'test a network', 'basicsr test -opt options/test/quickstart.yml'),
     ):
-        verb = add_verb(verbs, name, what, example, lambda args, name=name: run_files(name, args))
+        verb = _add(verbs, name, what, example, lambda args, name=name: _run_files(name, args))
         what = 'options files, run one after another'
-        verb.add_argument('-opt', type=os.path.expanduser, nargs='+', required=True, metavar='FILE', help=what)
+        verb.add_argument('-opt', type=expanduser, nargs='+', required=True, metavar='FILE', help=what)
         launchers = ('none', 'pytorch', 'slurm')
         verb.add_argument('--launcher', choices=launchers, default='none', help='what starts the processes')
         verb.add_argument('--auto_resume', action='store_true', help='continue from the newest state, if there is one')
@@ -43,19 +47,44 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
 
 def lorair(argv: Sequence[str] | None = None) -> int:
     """Does what BasicSR has no word for. Returns the exit code."""
-    parser = new_parser(
+    parser = _parser(
         'All-in-one image restoration with LoRA-IR. Training and testing: basicsr --help.',
         'lorair restore photo.jpg -o restored.png',
     )
-    verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for command in (restore, convert, export, data, benchmark):
-        command.add(verbs)
+    verbs = _verbs(parser)
+    for add in (_add_restore, _add_convert, _add_export, _add_data):
+        add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _main(parser, argv)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def load_plugins() -> None:
+    """Lets BasicSR, and every installed package that declares a `basicsr.plugins` entry point, register their classes.
+
+    Raises:
+        LoRAIRError: BasicSR is not installed.
+    """
+    try:
+        import basicsr  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != 'basicsr':
+            raise
+        raise LoRAIRError(
+            'training and testing need BasicSR, which is not installed: pip install basicsr (Python 3.10 to 3.12)'
+        ) from error
+    for plugin in entry_points(group='basicsr.plugins'):
+        if plugin.module == 'lorair_arch':
+            continue
+        try:
+            loaded = plugin.load()
+            if callable(loaded):
+                loaded()
+        except Exception as error:  # whatever is wrong with another package must not stop this run
+            logger.warning(f'the BasicSR plugin {plugin.name!r} ({plugin.value}) cannot be loaded: {error!r}')
 
 
 def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -75,3 +104,174 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         return 130
+
+
+def _parser(description: str, examples: str) -> argparse.ArgumentParser:
+    module = Path(sys.argv[0]).name == '__main__.py'
+    return argparse.ArgumentParser(
+        prog='python -m lorair_arch' if module else None, description=description, **_formatted(examples)
+    )
+
+
+def _verbs(parser: argparse.ArgumentParser):
+    return parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+
+
+def _add(verbs, name: str, what: str, example: str, run: Callable) -> argparse.ArgumentParser:
+    """Adds a verb to a command; `run` gets the parsed arguments and may return an exit code."""
+    description = f'{what[0].upper()}{what[1:]}.'
+    verb = verbs.add_parser(name, help=what, description=description, **_formatted(example))
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _formatted(examples: str) -> dict:
+    lines = examples.splitlines()
+    epilog = '\n  '.join(['example:' if len(lines) == 1 else 'examples:', *lines])
+    return {'epilog': epilog, 'formatter_class': argparse.RawDescriptionHelpFormatter}
+
+
+def _add_overwrite(verb: argparse.ArgumentParser) -> None:
+    """Adds the flag without which no file that exists is replaced."""
+    verb.add_argument('--overwrite', action='store_true', help='replace files that exist; never an input')
+
+
+def _run_files(command: str, args: argparse.Namespace) -> int | None:
+    from lorair_arch.commands.run_files import run_files
+
+    return run_files(command, args)
+
+
+def _add_restore(verbs) -> None:
+    example = (
+        'lorair restore photo.jpg -o restored.png\n'
+        'lorair restore photos -o restored --weights results/quickstart/weights --tile 512'
+    )
+    verb = _add(verbs, 'restore', 'restore an image or a folder of images', example, _restore)
+    verb.add_argument('input', type=expanduser, metavar='INPUT', help='an image or a folder of images')
+    what = 'where to: a file for one image, or a folder'
+    verb.add_argument('-o', '--output', type=expanduser, required=True, help=what)
+    what = f'files of weights, their folder, or a name of the zoo; default: {DEFAULT}'
+    verb.add_argument('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    verb.add_argument('--tile', type=int, metavar='N', help='restore in tiles of N pixels, to save memory')
+    verb.add_argument('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
+    verb.add_argument('--degradation', default='auto', metavar='NAME', help='what is wrong with the images')
+    _add_overwrite(verb)
+
+
+def _restore(args: argparse.Namespace) -> None:
+    from lorair_arch.restoring.folders import restore_paths
+
+    restore_paths(
+        args.input, args.output, args.weights, args.tile, args.device, args.degradation, overwrite=args.overwrite
+    )
+
+
+def _add_convert(verbs) -> None:
+    example = (
+        'lorair convert setting1_ir.pth setting1_ir.safetensors --degradations snow rain raindrop\n'
+        'lorair convert base.pth experts.pth official.pth --to official'
+    )
+    verb = _add(verbs, 'convert', 'convert weights, from and to the official release too', example, _convert)
+    what = 'weights in any form; a restorer and its experts: both'
+    verb.add_argument('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
+    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help='*.safetensors or *.pth')
+    verb.add_argument('--to', choices=('lorair', 'official'), default='lorair', help='whose names the weights get')
+    verb.add_argument('--degradations', nargs='+', metavar='NAME', help='names to store along, in order of the classes')
+    verb.add_argument('--half', action='store_true', help='in half precision: half the size; for restoring')
+    _add_overwrite(verb)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from lorair_arch.weights.convert import convert
+
+    logger.info(convert(args.input, args.output, args.to, args.degradations, args.half, args.overwrite))
+
+
+def _add_export(verbs) -> None:
+    example = 'lorair export results/quickstart/weights rain.safetensors --degradation rain'
+    what = 'merge the experts of one degradation into a plain network'
+    verb = _add(verbs, 'export', what, example, _export)
+    what = 'a restorer and its experts: files, or their folder'
+    verb.add_argument('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
+    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help='*.safetensors or *.pth')
+    verb.add_argument('--degradation', required=True, metavar='NAME', help='whose experts')
+    _add_overwrite(verb)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from lorair_arch.weights.convert import export
+
+    logger.info(export(args.input, args.output, args.degradation, args.overwrite))
+
+
+def _add_data(verbs) -> None:
+    what = 'check and show data, prepare priors'
+    data = verbs.add_parser('data', help=what, description='Checks, shows and prepares data.')
+    verbs = _verbs(data)
+    example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
+    what = 'ask the router once about every training image, for train.prior: cached'
+    verb = _add(verbs, 'cache-priors', what, example, _cache_priors)
+    _add_opt(verb, 'options of pre-training or fine-tuning')
+    what = '*.safetensors; default: path.prior_cache of the options'
+    verb.add_argument('-o', '--output', type=expanduser, metavar='OUT', help=what)
+    _add_overwrite(verb)
+    what = 'read every image that an options file names and list all that is wrong'
+    verb = _add(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check_data)
+    _add_opt(verb)
+    example = 'lorair data show -opt options/zoo/3_pretrain.yml -o sheet.png'
+    verb = _add(verbs, 'show', 'draw samples of an options file as training will see them', example, _show_data)
+    _add_opt(verb)
+    verb.add_argument('-o', '--output', type=expanduser, required=True, metavar='OUT', help='the picture: *.png')
+    _add_overwrite(verb)
+    verb.add_argument('--dataset', default='train', metavar='KEY', help='train, val, test_1, ...; default: train')
+    verb.add_argument('--samples', type=int, default=4, metavar='N', help='of each degradation; default: 4')
+    verb.add_argument('--seed', type=int, default=0, metavar='N', help='another one shows other samples')
+
+
+def _add_opt(verb: argparse.ArgumentParser, what: str = 'options of a training or a test') -> None:
+    verb.add_argument('-opt', type=expanduser, required=True, metavar='FILE', help=what)
+
+
+def _cache_priors(args: argparse.Namespace) -> None:
+    load_plugins()
+    from lorair_arch.data.prior_cache import cache_priors
+
+    cache_priors(args.opt, args.output, args.overwrite)
+
+
+def _check_data(args: argparse.Namespace) -> None:
+    load_plugins()
+    from lorair_arch import console
+    from lorair_arch.data.check import check_data
+
+    with console.session():
+        report = check_data(args.opt)
+        sys.stdout.write(report.table)
+        sys.stdout.flush()
+        for warning in report.warnings:
+            logger.warning(warning)
+        counts = [_count(report.problems, 'mistake'), _count(report.warnings, 'warning')]
+        logger.info(f'{report.images} images read: {", ".join(counts)}')
+    if report.problems:
+        raise DataError('\n'.join(report.problems))
+
+
+def _show_data(args: argparse.Namespace) -> None:
+    load_plugins()
+    import numpy as np
+
+    from lorair_arch.data.images.writing import encode_png
+    from lorair_arch.data.sheets import show_data
+    from lorair_arch.files import check_output, write_file
+
+    if not args.output.endswith('.png'):
+        raise OptionsError(f"output '{args.output}' is the name of no PNG: let it end in .png")
+    check_output(args.output, args.overwrite)
+    sheet = np.asarray(show_data(args.opt, args.dataset, args.samples, args.seed))
+    write_file(args.output, encode_png(sheet))
+    logger.info(f'{args.output}: {sheet.shape[1]} x {sheet.shape[0]} pixels')
+
+
+def _count(lines: list[str], what: str) -> str:
+    return f'{len(lines)} {what}' + ('s' if len(lines) != 1 else '')

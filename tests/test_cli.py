@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from lorair_arch import cli
-from lorair_arch.commands import base
+
 from lorair_arch.errors import LoRAIRError
 from tests.miniature import REPO, run, stage, write_data, write_options
 
@@ -45,7 +45,7 @@ def test_help_of_lorair_is_quick_and_shows_an_example(tmp_path, command):
 
 def test_all_flags_of_basicsr_are_known(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, 'run_files', lambda command, args: seen.append((command, args)))
+    monkeypatch.setattr(cli, '_run_files', lambda command, args: seen.append((command, args)))
     flags = (
         '-opt a.yml b.yml --launcher slurm --auto_resume --debug --local_rank 1 --local-rank=2 --force_yml a:b=1 c=2'
     )
@@ -121,7 +121,7 @@ def test_flags_that_are_unknown_or_missing(tmp_path):
 
 def plugin(monkeypatch, *entries):
     points = [EntryPoint(name, value, 'basicsr.plugins') for name, value in entries]
-    monkeypatch.setattr(base, 'entry_points', lambda group: points)
+    monkeypatch.setattr(cli, 'entry_points', lambda group: points)
 
 
 def test_plugins_are_loaded_and_broken_ones_named(monkeypatch, tmp_path, caplog):
@@ -129,9 +129,9 @@ def test_plugins_are_loaded_and_broken_ones_named(monkeypatch, tmp_path, caplog)
     (tmp_path / 'good_plugin.py').write_text('calls = []\ndef register():\n    calls.append(1)\n')
     (tmp_path / 'bad_plugin.py').write_text('import no_such_module\n')
     plugin(monkeypatch, ('good', 'good_plugin:register'), ('bad', 'bad_plugin'), ('only imported', 'good_plugin'))
-    monkeypatch.setattr('lorair_arch.commands.base.logger.propagate', True)
-    monkeypatch.setattr('lorair_arch.commands.base.logger.handlers', [])
-    base.load_plugins()
+    monkeypatch.setattr('lorair_arch.cli.logger.propagate', True)
+    monkeypatch.setattr('lorair_arch.cli.logger.handlers', [])
+    cli.load_plugins()
     import good_plugin
 
     assert good_plugin.calls == [1]

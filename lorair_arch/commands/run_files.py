@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 
-from lorair_arch.commands.base import load_plugins
+from lorair_arch.cli import load_plugins
 from lorair_arch.errors import OptionsError
 
 logger = logging.getLogger('lorair_arch')
@@ -16,14 +16,13 @@ logger = logging.getLogger('lorair_arch')
 
 def run_files(command: str, args: argparse.Namespace) -> int | None:
     """Runs options files; several each in a process of its own, so that none inherits anything from another."""
-    import lorair_arch
     from lorair_arch.options.yaml_file import read_yaml
 
     if len(args.opt) > 1 and args.launcher != 'none':
         raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
     for file in args.opt:  # a wrong name or a slip in the YAML need not wait for PyTorch
         read_yaml(file)
-    lorair_arch.register()
+
     load_plugins()
     if args.dry_run:
         from lorair_arch.training.dry_run import dry_run
