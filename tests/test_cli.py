@@ -11,7 +11,6 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from lorair_arch import cli
-
 from lorair_arch.errors import LoRAIRError
 from tests.miniature import REPO, run, stage, write_data, write_options
 

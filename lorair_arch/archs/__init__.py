@@ -9,10 +9,12 @@ def network_class(name: str) -> type:
     """Gives a network of this package, or one of BasicSR's or a plugin's, by the name in options and files of weights.
 
     Raises:
-        KeyError: There is none of this name; ImportError: without BasicSR there are no others than this package's.
+        KeyError: There is none of this name.
     """
     if name in _OWN:
         return getattr(import_module(f'{__name__}.{_OWN[name]}'), name)
-    from basicsr.utils.registry import ARCH_REGISTRY
-
+    try:
+        from basicsr.utils.registry import ARCH_REGISTRY
+    except ModuleNotFoundError as error:
+        raise KeyError(f'{name} is not of this package, and BasicSR is not installed') from error
     return ARCH_REGISTRY.get(name)

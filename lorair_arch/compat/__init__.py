@@ -20,7 +20,7 @@ def install() -> None:
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
-    if 'basicsr' in sys.modules:  # it was possible without us; training and the registries still need the rest
+    if sys.modules.get('basicsr'):  # it was possible without us; training and the registries still need the rest
         from lorair_arch.compat import mending
 
         mending.mend()

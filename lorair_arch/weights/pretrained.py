@@ -187,7 +187,7 @@ def build(weights: Weights) -> nn.Module:
         return network_class(options.pop('type'))(**options)
     except LoRAIRError as error:
         raise CheckpointError(f'{weights.path} describes a network that cannot be built: {error}') from error
-    except (ImportError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{weights.path} describes a network unknown here ({error}): is the package that defines it missing?'
         ) from error
