@@ -9,10 +9,10 @@ from torch import Tensor
 from lorair_arch.errors import DataError
 from lorair_arch.metrics.measuring import mean, unfit
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, table
+from lorair_arch.models.validation import table
 
 
-class DegradationRouterModel(Validated, StageModel):
+class DegradationRouterModel(StageModel):
     """Trains a `DegradationRouter` with cross entropy; validates top-1 accuracy and the confusion matrix.
 
     Any data set serves that yields `lq` and `degradation`, a name in the list `degradations` of the options.
@@ -45,12 +45,8 @@ class DegradationRouterModel(Validated, StageModel):
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
         self.take_batch(data)
-        net = self.evaluated_net()
-        training = net.training
-        net.eval()
-        with torch.no_grad():
+        with self.evaluated() as net:
             logits, _ = net(self.lq)
-        net.train(training)
         record = {
             'image': data['lq_path'][0],
             'degradation': data['degradation'][0],

@@ -10,13 +10,15 @@ from basicsr.losses import build_loss
 from basicsr.utils import tensor2img
 from torch import Tensor, nn
 
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.metrics.measuring import mean, measure
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, name_of, place_of, save_image, side_by_side, table
+from lorair_arch.models.validation import name_of, place_of, table
 
 
-class RestorationModel(Validated, StageModel):
+class RestorationModel(StageModel):
     """Trains or tests a `LoRAIR` network guided by a frozen `DegradationRouter`.
 
     Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the
@@ -82,15 +84,11 @@ class RestorationModel(Validated, StageModel):
             self.output = self.net(self.lq, self.prior, self.logits)
         return {'l_pix': self.loss(self.output.float(), self.gt)}
 
-    @torch.no_grad()
     def test(self) -> None:
         """Restores the batch at hand into `output`, in float32."""
         self.guide()
-        net = self.evaluated_net()
-        training = net.training
-        net.eval()
-        self.output = net(self.lq, self.prior, self.logits)
-        net.train(training)
+        with self.evaluated() as net:
+            self.output = net(self.lq, self.prior, self.logits)
 
     def validation(self, *args, **kwargs) -> None:
         super().validation(*args, **kwargs)
@@ -115,14 +113,15 @@ class RestorationModel(Validated, StageModel):
         if self.gt is not None and self.gt.shape == self.output.shape:
             self._keep_picture(degradation or name)
         if save_img:
-            save_image(place_of(self.opt, dataset, name, current_iter), self.output)
+            write_photo(place_of(self.opt, dataset, name, current_iter), Photo(tensor2img(self.output, rgb2bgr=False)))
         return record
 
     def _keep_picture(self, name: str) -> None:
         """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
         name = name.encode('utf-8', 'backslashreplace').decode()  # a file's name may be of any bytes, a tag may not
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
-            self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
+            images = (self.lq[0], self.output[0], self.gt[0])
+            self.pictures[name] = torch.cat([image.float().cpu().clamp(0, 1) for image in images], dim=2)
 
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
         metrics = [m for m in ('router_accuracy',) if any(m in r for r in records)]
@@ -180,10 +179,7 @@ class LoRAIRFinetuneModel(RestorationModel):
         return net
 
     def _is_trainable(self, name: str) -> bool:
-        trainable = self.opt['train'].get('trainable', 'lora')
-        if trainable not in self._ENDINGS:
-            raise OptionsError(f'train.trainable is {trainable!r}, expected one of {", ".join(self._ENDINGS)}.')
-        return name.endswith(self._ENDINGS[trainable])
+        return name.endswith(self._ENDINGS[self.opt['train'].get('trainable', 'lora')])
 
     def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
         return [key for key in state_dict if self._is_trainable(key)]

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -110,6 +111,14 @@ def signals() -> Iterator[Signals]:
         raise Interrupted(message, 128 + received.received) from error
     finally:
         received.stop_listening()
+
+
+def interrupted(number: int, iteration: int, path: Path | None) -> Interrupted:
+    """Logs and gives the error that ends a training after an iteration, whose state, if it is a new one, is saved."""
+    saved = f'saved as {os.path.relpath(path)}; --auto_resume continues' if path else 'nothing new to save'
+    message = f'{signal.Signals(number).name} after iteration {iteration:,}: {saved}'
+    logger.info(message)
+    return Interrupted(message, 128 + number)
 
 
 class Watched:
