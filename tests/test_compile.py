@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from lorair_arch.archs.kernels import compiled as compiling
+from lorair_arch.archs.kernels.compiled import compile_training
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.models import stage as compiling
-from lorair_arch.models.stage import compile_training
 from lorair_arch.training.train import run
 from lorair_arch.weights.loading import load_file
 from tests import tiny

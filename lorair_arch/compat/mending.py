@@ -94,7 +94,7 @@ def distributed_without_gpu() -> None:
     """`basicsr.utils.dist_util.init_dist` needs NCCL and divides by the number of GPUs."""
     from basicsr.utils import dist_util, options
 
-    from lorair_arch.training.launch import init_dist
+    from lorair_arch.compat.launch import init_dist
 
     dist_util.init_dist = options.init_dist = init_dist  # `options` has imported it by name
 

@@ -18,7 +18,7 @@ class DegradationRouterModel(StageModel):
     Any data set serves that yields `lq` and `degradation`, a name in the list `degradations` of the options.
     """
 
-    role = 'router'
+    role = kind = 'router'
 
     def take_batch(self, data: dict) -> None:
         """Takes a batch: `lq` [B, 3, H, W], or a list of whole images [3, H, W], and the names `degradation`."""
@@ -55,9 +55,6 @@ class DegradationRouterModel(StageModel):
         loss = F.cross_entropy(logits.float(), self.labels).item()
         reason = unfit(loss)
         return record | ({'left_out': {'l_ce': reason}} if reason else {'l_ce': loss})
-
-    def describe(self) -> dict:
-        return {'kind': 'router', **super().describe()}
 
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
         names = self.opt['degradations']

@@ -26,7 +26,7 @@ class RestorationModel(StageModel):
     then built for the validation of images that it has not seen yet, and dropped after it.
     """
 
-    role = 'g'
+    role, kind = 'g', 'restorer'
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
@@ -59,7 +59,7 @@ class RestorationModel(StageModel):
 
     @torch.no_grad()
     def guide(self) -> None:
-        """Computes prior [B, P] and logits [B, E] of the batch at hand, unless it brought them."""
+        """Computes prior [B, P] and logits [B, E] of the batch at hand, unless they are there."""
         if self.prior is not None:
             return
         if self.net_router is None:
@@ -70,8 +70,6 @@ class RestorationModel(StageModel):
 
     def guide_again(self, lq: Tensor) -> None:
         """Guides by what the router, which is frozen, said of the same pixels in an earlier validation."""
-        if self.prior is not None:
-            return
         key = hashlib.sha256(lq.contiguous().cpu().numpy()).digest()
         if key not in self.seen:
             self.guide()
@@ -97,7 +95,7 @@ class RestorationModel(StageModel):
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
         self.take_batch(data)
-        if self.is_train:
+        if self.is_train and self.prior is None:
             self.guide_again(data['lq'])
         self.test()
         degradation = data.get('degradation', [None])[0]
@@ -145,9 +143,6 @@ class LoRAIRPretrainModel(RestorationModel):
             raise OptionsError('network_g.lora is set, but pre-training has no experts: use LoRAIRFinetuneModel.')
         return super().build()
 
-    def describe(self) -> dict:
-        return {'kind': 'restorer', **super().describe()}
-
 
 class LoRAIRFinetuneModel(RestorationModel):
     """Fine-tunes a pre-trained restorer with a mixture of low-rank experts (section 3.3).
@@ -184,6 +179,6 @@ class LoRAIRFinetuneModel(RestorationModel):
     def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
         return [key for key in state_dict if self._is_trainable(key)]
 
-    def describe(self) -> dict:
-        kind = 'restorer' if self.opt['train'].get('trainable', 'lora') == 'all' else 'experts'
-        return {'kind': kind, **super().describe()}
+    @property
+    def kind(self) -> str:
+        return 'restorer' if self.opt['train'].get('trainable', 'lora') == 'all' else 'experts'

@@ -18,8 +18,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
-from torch._functorch import config
 
+from lorair_arch.archs.kernels.compiled import compile_training
 from lorair_arch.devices import has_bf16
 from lorair_arch.errors import CheckpointError, NumericsError
 from lorair_arch.models.validation import Validated
@@ -37,19 +37,21 @@ class StageModel(Validated, BaseModel):
 
     Attributes:
         role: Suffix of the network's keys in the options (`network_*`, `optim_*`) and of its files (`net_*`).
+        kind: What a checkpoint holds: 'router', 'restorer' or 'experts'.
         bad_steps: How many steps were skipped in all, and how many in a row.
     """
 
     role: str
+    kind: str
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
+        self.best: dict[str, dict[str, tuple[float, int]]] = {}  # by data set and metric: the value, its iteration
+        self.said: set[str] = set()  # sentences about metrics, in the log
         self.net = self.model_to_device(self.build())
         self.print_network(self.net)
         if self.is_train:
             self.init_training_settings()
-
-    # --- building ---
 
     def build(self) -> nn.Module:
         """Builds the network and loads its weights, if the options name any."""
@@ -82,7 +84,6 @@ class StageModel(Validated, BaseModel):
         """Builds optimiser and schedule, and all else that steps depend on."""
         train = self.opt['train']
         self.net.train()
-        self.accumulate = train.get('accumulate', 1)
         self.amp = self._precision(train.get('amp'))
         # small gradients would vanish in float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
@@ -117,15 +118,13 @@ class StageModel(Validated, BaseModel):
             kwargs['fused'] = True
         return optimizer(params, lr=lr, **kwargs)
 
-    # --- one step ---
-
     def feed_data(self, data: dict[str, Any]) -> None:
         """Takes what one step is made of, `accumulate` batches in one."""
-        self.batches = [data]
-        if self.accumulate > 1:
-            size = len(data['lq']) // self.accumulate
-            starts = range(0, size * self.accumulate, size)
-            self.batches = [{key: value[i : i + size] for key, value in data.items()} for i in starts]
+        self.batches, count = [data], self.opt['train'].get('accumulate', 1)
+        if count > 1:
+            size = len(data['lq']) // count
+            parts = [slice(i * size, (i + 1) * size) for i in range(count)]
+            self.batches = [{key: value[part] for key, value in data.items()} for part in parts]
         self.take_batch(self.batches[0])
 
     def take_batch(self, data: dict[str, Any]) -> None:
@@ -181,7 +180,10 @@ class StageModel(Validated, BaseModel):
         return total.detach()
 
     def _count_bad_step(self, current_iter: int, totals: list[Tensor]) -> None:
-        everywhere = [self._suspects(totals)]
+        """Says whose images spoilt a step, of all processes."""
+        images = [list(batch.get('lq_path', ())) for batch in self.batches]
+        guilty = [paths for paths, total in zip(images, totals) if not total.isfinite()]
+        everywhere = [(len(guilty), sum(guilty, []), sum(images, []))]
         if self.opt['dist']:
             everywhere *= self.opt['world_size']
             dist.all_gather_object(everywhere, everywhere[0])
@@ -204,12 +206,6 @@ class StageModel(Validated, BaseModel):
                 f'the loss or its gradient was not finite in {in_a_row} steps in a row, up to iteration '
                 f'{current_iter:,}; look at the images that the log names, or lower the learning rate'
             )
-
-    def _suspects(self, totals: list[Tensor]) -> tuple[int, list[str], list[str]]:
-        """Gives the number of batches whose loss is not finite, their images, and those of all batches."""
-        images = [list(batch.get('lq_path', ())) for batch in self.batches]
-        guilty = [paths for paths, total in zip(images, totals) if not total.isfinite()]
-        return len(guilty), sum(guilty, []), sum(images, [])
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -235,8 +231,6 @@ class StageModel(Validated, BaseModel):
             yield net.eval()
         net.train(training)
 
-    # --- saving and going on ---
-
     def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
         """Gives the names of the tensors that a checkpoint holds."""
         return list(state_dict)
@@ -244,7 +238,7 @@ class StageModel(Validated, BaseModel):
     def describe(self) -> dict[str, Any]:
         """Gives what a reader of a checkpoint must know to build the network again."""
         network = {k: v for k, v in self.opt[f'network_{self.role}'].items() if k != 'pretrained'}
-        return {'network': network, 'degradations': list(self.opt.get('degradations') or [])}
+        return {'kind': self.kind, 'network': network, 'degradations': list(self.opt.get('degradations') or [])}
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Saves networks and training state by BasicSR's rules (-1: the latest)."""
@@ -269,7 +263,7 @@ class StageModel(Validated, BaseModel):
 
     def extra_state(self) -> dict[str, Any]:
         """Gives what a training state holds beside what every model of BasicSR saves."""
-        state = {'best': getattr(self, 'best', {}), 'bad_steps': self.bad_steps}
+        state = {'best': self.best, 'bad_steps': self.bad_steps}
         return state | {'scaler': self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
@@ -293,45 +287,3 @@ class StageModel(Validated, BaseModel):
 def is_stage(opt: dict[str, Any]) -> bool:
     """Tells whether options are of a stage: such a model resumes its own weights, and shares images when validating."""
     return issubclass(MODEL_REGISTRY.get(opt['model_type']), StageModel)
-
-
-def compile_training(net: nn.Module) -> None:
-    """Compiles what a network computes in training mode, once for each size of crops.
-
-    The network stays the object that it was, with the same names of weights; in evaluation mode it runs as before, for
-    validation images have many sizes. Should the compiler fail in any step, that step and all others run without it,
-    and one warning says why.
-
-    Args:
-        net: The network, as it is or wrapped by DDP; it must not be copied afterwards. DataParallel copies it for every
-            step: it is left alone, with a warning.
-    """
-    if isinstance(net, nn.DataParallel):
-        _give_up('several GPUs need a process each, started by torchrun')
-        return
-    if not hasattr(config, 'force_non_lazy_backward_lowering'):
-        _give_up(f'PyTorch {torch.__version__} compiles the backward pass too late to do without it; update PyTorch')
-        return
-    net = getattr(net, 'module', net)
-    # with the forward pass, so that a failure does not come in the middle of a step
-    config.force_non_lazy_backward_lowering = True
-    plain = net.forward
-    compiled = torch.compile(plain, dynamic=False)
-
-    def forward(*args: Any) -> Any:
-        nonlocal compiled
-        if compiled is None or not net.training:
-            return plain(*args)
-        try:
-            return compiled(*args)
-        except Exception as error:  # a compiler can raise anything; a mistake of the network's own comes again below
-            compiled = None
-            error = getattr(error, 'inner_exception', error)
-            _give_up(f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}')
-        return plain(*args)
-
-    net.forward = forward
-
-
-def _give_up(reason: str) -> None:
-    get_root_logger().warning(f'train.compile: training goes on without it ({reason})')

@@ -103,7 +103,10 @@ class Validated:
 
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
         groups, table = self.summarize(records)
-        self._warn(dataset, what_is_left_out(records))
+        for sentence in (f'Validation {dataset}: {sentence}' for sentence in what_is_left_out(records)):
+            if sentence not in self.said:
+                get_root_logger().warning(sentence)
+            self.said.add(sentence)
         lines = [f'Validation {dataset}', table]
         if self.is_train:
             best = self._keep_best(dataset, groups[''], current_iter)
@@ -122,20 +125,10 @@ class Validated:
             for name, picture in self.pictures.items():
                 tb_logger.add_image(f'{dataset}/{name}', picture, current_iter)
 
-    def _warn(self, dataset: str, sentences: list[str]) -> None:
-        """Logs what was not said in an earlier validation."""
-        said = vars(self).setdefault('said', set())
-        for sentence in (f'Validation {dataset}: {sentence}' for sentence in sentences):
-            if sentence not in said:
-                get_root_logger().warning(sentence)
-            said.add(sentence)
-
     def _keep_best(
         self, dataset: str, values: dict[str, float | None], current_iter: int
     ) -> dict[str, tuple[float, int]]:
         """Updates the best value of each metric and the iteration that gave it."""
-        if not hasattr(self, 'best'):
-            self.best: dict[str, dict] = {}
         best = self.best.setdefault(dataset, {})
         for metric, value in values.items():
             if value is None:

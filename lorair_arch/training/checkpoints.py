@@ -21,7 +21,7 @@ def state_path(opt: dict[str, Any], iteration: int) -> Path:
 
 def last_checkpoint(opt: dict[str, Any]) -> str:
     """Says for a message where a training that has stopped can be continued."""
-    newest = max((number for number, _ in _states(opt)), default=None)
+    newest = max((number for number, _ in numbered(opt['path']['training_states'])), default=None)
     path = opt['path'].get('resume_state') if newest is None else state_path(opt, newest)
     if path is None:
         return 'there is no checkpoint yet'
@@ -45,7 +45,8 @@ def prune(opt: dict[str, Any], current_iter: int, kept: set[int]) -> None:
         current_iter: Of the newest checkpoint, which must be on the disk.
         kept: Iterations to keep in any case.
     """
-    files = [entry for entry in (*_states(opt), *_networks(opt)) if entry[0] <= current_iter]
+    places = numbered(opt['path']['training_states']), numbered(opt['path']['models'], 'net_*_*.pth')
+    files = [entry for place in places for entry in place if entry[0] <= current_iter]
     numbers = sorted({number for number, path in files if path.suffix == '.state'})
     kept = kept.union(numbers[-opt['logger']['keep_last'] :])
     for number, path in files:  # states first: weights without a state are never continued from
@@ -63,15 +64,8 @@ def best_iterations(model) -> set[int]:
     return {*own, *(record['iter'] for metrics in theirs for record in metrics.values())}
 
 
-def _states(opt: dict[str, Any]) -> Iterator[tuple[int, Path]]:
-    return _numbered(Path(opt['path']['training_states']), '*.state')
-
-
-def _networks(opt: dict[str, Any]) -> Iterator[tuple[int, Path]]:
-    return _numbered(Path(opt['path']['models']), 'net_*_*.pth')
-
-
-def _numbered(folder: Path, pattern: str) -> Iterator[tuple[int, Path]]:
-    for path in folder.glob(pattern):
+def numbered(folder: str, pattern: str = '*.state') -> Iterator[tuple[int, Path]]:
+    """Gives the files of a folder with the iterations of which they are."""
+    for path in Path(folder).glob(pattern):
         with contextlib.suppress(ValueError):  # net_g_latest.pth
             yield int(path.stem.rpartition('_')[2]), path

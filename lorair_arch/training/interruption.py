@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -23,10 +23,6 @@ logger = logging.getLogger('lorair_arch')
 _GRACE = 30
 # What gloo says when another process has ended.
 _LOST = 'Connection closed by peer', 'Connection reset by peer'
-
-
-class StopValidation(Exception):
-    """Leads out of a validation that a signal has interrupted."""
 
 
 class Signals:
@@ -126,12 +122,12 @@ class Watched:
 
     Args:
         loader: The loader.
-        signals: Asked before each of the first `images`.
+        interrupt: Called before each of the first `images`.
         images: As many as every process has.
     """
 
-    def __init__(self, loader: DataLoader, signals: Signals, images: int) -> None:
-        self.loader, self.signals, self.images = loader, signals, images
+    def __init__(self, loader: DataLoader, interrupt: Callable[[], None], images: int) -> None:
+        self.loader, self.interrupt, self.images = loader, interrupt, images
         self.dataset = loader.dataset
 
     def __len__(self) -> int:
@@ -139,8 +135,8 @@ class Watched:
 
     def __iter__(self) -> Iterator:
         for i, batch in enumerate(self.loader):
-            if i < self.images and self.signals.requested():
-                raise StopValidation
+            if i < self.images:
+                self.interrupt()
             yield batch
 
 

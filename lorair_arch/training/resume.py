@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.models.stage import is_stage
 from lorair_arch.options.reading import load_each
+from lorair_arch.training.checkpoints import numbered
 from lorair_arch.training.continuing import changes, check_continuable, in_words, options_of
+from lorair_arch.training.session import from_first
 from lorair_arch.weights.files import load_file
 
 logger = logging.getLogger('lorair_arch')
@@ -149,7 +150,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
 def find_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Finds, reads and checks the state to continue from; see `load_resume_state`."""
     if opt['auto_resume']:
-        newest = _agreed(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
+        newest = from_first(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
         opt['path']['resume_state'] = newest or opt['path'].get('resume_state')
     path = opt['path'].get('resume_state')
     if path is None:
@@ -203,9 +204,8 @@ def _tell_changes(opt: dict[str, Any], state: dict[str, Any]) -> None:
 
 
 def _newest_sound_state(opt: dict[str, Any]) -> str | None:
-    states = Path(opt['path']['training_states']).glob('*.state')
-    numbered = sorted((int(path.stem), path) for path in states if path.stem.isdecimal())
-    for iteration, path in reversed(numbered):
+    states = sorted(numbered(opt['path']['training_states']), reverse=True)
+    for iteration, path in states:
         try:
             _load_state(path)
             networks = list(Path(opt['path']['models']).glob(f'net_*_{iteration}.pth'))
@@ -217,7 +217,7 @@ def _newest_sound_state(opt: dict[str, Any]) -> str | None:
         if networks:
             return str(path)
         logger.warning(f'{path} has no networks in {opt["path"]["models"]}; trying the state before it')
-    if numbered:
+    if states:
         raise CheckpointError(
             f'none of the states in {opt["path"]["training_states"]} can be used; leave out --auto_resume to start '
             'anew (the old folder is kept under another name)'
@@ -231,12 +231,3 @@ def _load_state(path: str | Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f'{path} is not a training state: it has no {", ".join(sorted(missing))}')
     return state
-
-
-def _agreed(path: str | None) -> str | None:
-    """Gives every process the choice of the first one."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return path
-    choice = [path]
-    dist.broadcast_object_list(choice)
-    return choice[0]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from basicsr.utils import get_env_info, get_time_str, set_random_seed
-from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.dist_util import get_dist_info, init_dist
 from basicsr.utils.options import dict2str
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -23,7 +23,6 @@ from lorair_arch.errors import LoRAIRError
 from lorair_arch.files import WRITE_ERRORS, cannot_write
 from lorair_arch.training.checkpoints import last_checkpoint
 from lorair_arch.training.interruption import Signals, signals
-from lorair_arch.training.launch import init_dist, started_again
 from lorair_arch.training.loaders import killed_workers_named
 
 logger = logging.getLogger('lorair_arch')
@@ -91,13 +90,30 @@ def disk_errors(opt: dict[str, Any]) -> Iterator[None]:
         raise LoRAIRError(cannot_write(os.path.relpath(error.filename or root), error) + last) from error
 
 
+def started_again() -> bool:
+    """Tells whether torchrun or SLURM had to start any of the processes again.
+
+    The launchers of other nodes than the one where a process failed do not count that.
+    """
+    mine = any(int(os.environ.get(name, 0)) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+    all_of_them = [False] * dist.get_world_size()
+    dist.all_gather_object(all_of_them, mine)
+    return any(all_of_them)
+
+
+def from_first(value: Any) -> Any:
+    """Gives every process the value of the first one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
 def set_seed(opt: dict[str, Any], default: int | None = None) -> None:
     """Seeds this process, and the data sets; where the options give no seed, all processes draw the same one."""
     if opt['manual_seed'] is None:
-        drawn = [random.randint(1, 10000) if default is None else default]
-        if opt['dist']:
-            dist.broadcast_object_list(drawn)
-        opt['manual_seed'] = drawn[0]
+        opt['manual_seed'] = from_first(random.randint(1, 10000) if default is None else default)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     for dataset_opt in opt['datasets'].values():
         if issubclass(DATASET_REGISTRY.get(dataset_opt['type']), AllInOneDataset):

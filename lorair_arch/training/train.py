@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from basicsr.models import build_model
 from basicsr.utils import AvgTimer, MessageLogger, set_random_seed
 
@@ -28,10 +28,10 @@ from lorair_arch.options.reading import load_options
 from lorair_arch.training import checkpoints
 from lorair_arch.training.board import keep_board, open_board
 from lorair_arch.training.continuing import options_of
-from lorair_arch.training.interruption import Signals, StopValidation, Watched, interrupted
+from lorair_arch.training.interruption import Signals, Watched, interrupted
 from lorair_arch.training.loaders import Batches, build_train_loader, build_val_loader
 from lorair_arch.training.resume import load_resume_state, progress_of
-from lorair_arch.training.session import make_folders, run_session, set_seed, start_log
+from lorair_arch.training.session import from_first, make_folders, run_session, set_seed, start_log
 
 logger = logging.getLogger('lorair_arch')
 
@@ -77,8 +77,7 @@ class Training:
 
     def __init__(self, opt: dict[str, Any], file: str, signals: Signals) -> None:
         self.opt, self.signals, self.total = opt, signals, int(opt['train']['total_iter'])
-        self.saved: int | None = None  # the iteration of the last checkpoint of this run
-        self.validated: int | None = None
+        self.saved = self.validated = -1  # iterations of the last checkpoint and of the last validation of this run
         self.begin(file)
         self.board = open_board(opt, self.resumed)
         self.load_data()
@@ -130,7 +129,9 @@ class Training:
         messages.max_iters += 1  # it counts one too few when it estimates the time left
         to_file(f'Start training from epoch: {self.batches.epoch}, iter: {self.resumed}')
         with contextlib.closing(self.batches), self.board or contextlib.nullcontext():
-            self.validate_resumed()
+            if 0 < self.resumed < self.total:
+                # what was due: a checkpoint is saved before, and may have been the last thing that was
+                self.validate(self.resumed)
             start, data_timer, iter_timer = time.time(), AvgTimer(), AvgTimer()
             for iteration, (epoch, batch) in zip(range(self.resumed + 1, self.total + 1), self.batches):
                 data_timer.record()
@@ -146,16 +147,14 @@ class Training:
                 if iteration % logged['save_checkpoint_freq'] == 0:
                     to_file('Saving models and training states.')
                     self.save(epoch, iteration)
-                if self.is_validated(iteration):
-                    self.validate(iteration)
+                self.validate(iteration)
                 data_timer.start()
                 iter_timer.start()
             consumed = datetime.timedelta(seconds=int(time.time() - start))
             logger.info(f'End of training. Time consumed: {consumed}')
             to_file('Save the latest model.')
             self.save(-1, -1)
-            if opt.get('val') is not None and self.validated != self.total:
-                self.validate(self.total)
+            self.validate(self.total, due=True)
 
     def begin_step(self, iteration: int) -> None:
         """Begins a step, unless a signal has come.
@@ -163,8 +162,7 @@ class Training:
         What is drawn in a step is a function of (manual_seed, rank, iteration), so that nothing of a validation or of
         an interruption is left in the random states.
         """
-        if self.signals.requested():
-            self.leave(iteration - 1)
+        self.leave_if_asked(iteration - 1)
         seed = np.random.SeedSequence([self.opt['manual_seed'], self.opt['rank'], iteration]).generate_state(1)[0]
         set_random_seed(int(seed))
         self.model.update_learning_rate(iteration, warmup_iter=self.opt['train'].get('warmup_iter', -1))
@@ -183,15 +181,14 @@ class Training:
         Raises:
             CheckpointError: It cannot be written; in all processes alike, though the first alone writes.
         """
-        mistakes: list[str | None] = [None]
+        mistake = None
         try:
             self.model.save(epoch, iteration)
         except CheckpointError as error:
-            mistakes = [f'{error}; {checkpoints.last_checkpoint(self.opt)}']
-        if self.opt['dist']:
-            dist.broadcast_object_list(mistakes)
-        if mistakes[0]:
-            error = CheckpointError(mistakes[0])
+            mistake = f'{error}; {checkpoints.last_checkpoint(self.opt)}'
+        mistake = from_first(mistake)
+        if mistake:
+            error = CheckpointError(mistake)
             error.everywhere = True
             raise error
         if iteration == -1:
@@ -200,36 +197,27 @@ class Training:
         if self.opt['rank'] == 0 and self.opt['logger'].get('keep_last'):
             checkpoints.prune(self.opt, iteration, {self.resumed} | checkpoints.best_iterations(self.model))
 
-    def is_validated(self, iteration: int) -> bool:
-        """Tells whether the options ask for a validation after an iteration."""
+    def validate(self, iteration: int, due: bool = False) -> None:
+        """Validates on all sets where the options ask for it, or if it is `due`; once for each iteration."""
         val = self.opt.get('val')
-        return val is not None and iteration % val['val_freq'] == 0
-
-    def validate_resumed(self) -> None:
-        """Validates again what was due: a checkpoint is saved before, and may have been the last thing that was."""
-        if 0 < self.resumed < self.total and self.is_validated(self.resumed):
-            self.validate(self.resumed)
-
-    def validate(self, iteration: int) -> None:
-        """Validates on all sets, unless a signal comes."""
+        if val is None or self.validated == iteration or not (due or iteration % val['val_freq'] == 0):
+            return
         # a model class that validates in the first process alone cannot be stopped together with the others
         together = is_stage(self.opt) or not self.opt['dist']
         for loader in self.val_loaders:
-            watched = Watched(loader, self.signals, len(loader.dataset) // self.opt['world_size'])
-            try:
-                self.model.validation(
-                    watched if together else loader, iteration, self.board, self.opt['val']['save_img']
-                )
-            except StopValidation:
-                self.leave(iteration)
+            images = len(loader.dataset) // self.opt['world_size'] if together else 0
+            watched = Watched(loader, partial(self.leave_if_asked, iteration), images)
+            self.model.validation(watched, iteration, self.board, val['save_img'])
         self.validated = iteration
 
-    def leave(self, iteration: int) -> None:
-        """Ends the training after an iteration, with a checkpoint of it.
+    def leave_if_asked(self, iteration: int) -> None:
+        """Ends the training after an iteration, with a checkpoint of it, where a signal has come.
 
         Raises:
-            Interrupted: Always.
+            Interrupted: It has.
         """
+        if not self.signals.requested():
+            return
         path = None
         if iteration != self.resumed:
             if self.saved != iteration:

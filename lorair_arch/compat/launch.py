@@ -48,17 +48,6 @@ def _agree(store: Store, rank: int, processes: int) -> str:
         time.sleep(0.05)
 
 
-def started_again() -> bool:
-    """Tells whether torchrun or SLURM had to start any of the processes again.
-
-    The launchers of other nodes than the one where a process failed do not count that.
-    """
-    mine = any(int(os.environ.get(name, 0)) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
-    all_of_them = [False] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(all_of_them, mine)
-    return any(all_of_them)
-
-
 def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **kwargs) -> None:
     """Joins the processes of a launcher; takes the place of `basicsr.utils.dist_util.init_dist`.
 
