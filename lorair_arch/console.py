@@ -7,16 +7,14 @@ import logging
 import logging.handlers
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 _LOGGERS = ('basicsr', 'lorair_arch')
-# Functions of BasicSR whose messages describe the program rather than its progress.
+# Functions whose messages describe the program rather than its progress; all but the first are BasicSR's.
 _FILE_ONLY = {
-    *('build_dataset', 'build_dataloader', 'build_network', 'build_loss', 'build_model'),
+    *('to_file', 'build_dataset', 'build_dataloader', 'build_network', 'build_loss', 'build_model'),
     *('print_network', 'load_network', 'state_dict_of', 'init_training_settings'),
 }
-_PIPELINES = {'train_pipeline', 'test_pipeline'}
-_PIPELINE_LINES = ('Resuming training', 'End of training', 'Testing')
 
 
 class ConsoleHandler(logging.Handler):
@@ -55,12 +53,7 @@ class LogFile(logging.FileHandler):
 
 
 def _wanted(record: logging.LogRecord) -> bool:
-    if record.levelno > logging.INFO:
-        # Some model classes of BasicSR's mix up their best values then; it says so at every validation.
-        return not record.getMessage().startswith('Multiple validation datasets')
-    if record.funcName in _PIPELINES:
-        return record.getMessage().startswith(_PIPELINE_LINES)
-    return record.funcName not in _FILE_ONLY
+    return record.levelno > logging.INFO or record.funcName not in _FILE_ONLY
 
 
 def to_console(level: int = logging.INFO) -> None:
@@ -76,19 +69,31 @@ def _set(logger: logging.Logger, handlers: list[logging.Handler], level: int, pr
     logger.setLevel(level)
 
 
+def to_file(message: str) -> None:
+    """Logs what is of use in the log file alone."""
+    logging.getLogger('lorair_arch').info(message)
+
+
+def open_log(path: str | os.PathLike[str]) -> None:
+    """Starts the log file of the `session`, in its first process; what was logged before is in it too."""
+    for memory in logging.getLogger('lorair_arch').handlers:
+        if isinstance(memory, logging.handlers.MemoryHandler):
+            # names that are no text in the locale are escaped
+            memory.setTarget(LogFile(path, encoding='utf-8', errors='backslashreplace'))
+            memory.target.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+            memory.flushLevel = logging.NOTSET  # from here on every line is written at once
+
+
 @contextlib.contextmanager
-def session(rank: int = 0, level: int = logging.INFO) -> Iterator[Callable[..., logging.Logger]]:
-    """Takes over the logging of one run of BasicSR's pipeline and gives it back, so that runs do not mix.
+def session(rank: int = 0, level: int = logging.INFO) -> Iterator[None]:
+    """Takes over the logging of one run, of BasicSR's parts too, and gives it back, so that runs do not mix.
 
     The console of the first process shows progress, that of the others errors alone. What is logged before the log
-    file has a name is kept for it; Python's warnings go there alone.
+    file has a name (`open_log`) is kept for it; Python's warnings go there alone.
 
     Args:
         rank: Number of this process.
         level: What the console of the first process shows.
-
-    Yields:
-        A function in place of `basicsr.utils.get_root_logger`; its `log_file` starts the file.
     """
     from basicsr.utils.logger import initialized_logger
 
@@ -96,23 +101,13 @@ def session(rank: int = 0, level: int = logging.INFO) -> Iterator[Callable[..., 
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     to_console(level if rank == 0 else logging.ERROR)
     memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-    to_file = memory if rank == 0 else logging.NullHandler()
     loggers[-1].propagate = False
     for logger in loggers:
-        logger.addHandler(to_file)
+        logger.addHandler(memory if rank == 0 else logging.NullHandler())
     logging.captureWarnings(True)
     initialized_logger['basicsr'] = True  # BasicSR's own function then adds no handlers
-
-    def get_root_logger(logger_name='basicsr', log_level=logging.INFO, log_file=None):
-        if log_file is not None and rank == 0:
-            # names that are no text in the locale are escaped
-            memory.setTarget(LogFile(log_file, encoding='utf-8', errors='backslashreplace'))
-            memory.target.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
-            memory.flushLevel = logging.NOTSET  # from here on every line is written at once
-        return logging.getLogger(logger_name)
-
     try:
-        yield get_root_logger
+        yield
     finally:
         initialized_logger.pop('basicsr')
         logging.captureWarnings(False)

@@ -20,13 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lorair_arch import Restorer
+from lorair_arch.data.foreign import build_dataset
 from lorair_arch.data.sheets import Row, comparison_sheet
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.files import check_output, write_json, writing
 from lorair_arch.metrics.measuring import mean, measure, what_is_left_out
 from lorair_arch.models.validation import table
 from lorair_arch.options.reading import load_options
-from lorair_arch.training.loaders import build_dataset
 from lorair_arch.weights.loading import save_file, state_dict_of
 
 METRICS = ('psnr', 'ssim')

@@ -59,7 +59,7 @@ def write_weights(root: Path) -> None:
 
 
 def stage(name: str) -> dict[str, Any]:
-    """Gives the options of the stage 'router', 'pretrain' or 'finetune', or of 'sr', a model of BasicSR's own."""
+    """Gives the options of the stage 'router', 'pretrain' or 'finetune', or of 'sr' or 'gan', BasicSR's own models."""
     opt = {
         'name': name,
         'num_gpu': 0,
@@ -75,7 +75,7 @@ def stage(name: str) -> dict[str, Any]:
         'logger': {'print_freq': 2, 'save_checkpoint_freq': 2, 'use_tb_logger': True},
     }
     optimizer = {'type': 'AdamW', 'lr': 1e-3}
-    if name == 'sr':
+    if name in ('sr', 'gan'):
         opt |= {'model_type': 'SRModel', 'scale': 2, 'network_g': _small_sr()}
         for part, dataset in opt['datasets'].items():
             roots = {'dataroot_lq': f'data/{part}_half', 'dataroot_gt': f'data/{part}_gt'}
@@ -85,6 +85,11 @@ def stage(name: str) -> dict[str, Any]:
         opt['train'] |= {'optim_g': optimizer | {'type': 'Adam'}, 'pixel_opt': {'type': 'L1Loss'}}
         opt['train']['scheduler'] = {'type': 'MultiStepLR', 'milestones': [4], 'gamma': 0.5}
         opt['val']['metrics'] = _PSNR
+        if name == 'gan':
+            opt['model_type'] = 'ESRGANModel'
+            opt['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+            opt['train']['optim_d'] = dict(opt['train']['optim_g'])
+            opt['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla'}
         return deepcopy(opt)
     opt |= {'degradations': list(NAMES), 'network_router': _ROUTER}
     if name == 'router':

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 
 from lorair_arch.models.lorair_model import RestorationModel
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from tests.miniature import REPO, run
 
 
@@ -46,7 +47,7 @@ def do(command: str, file: str, one_expert_each: bool = False, **kwargs: Any) ->
     if one_expert_each:
         RestorationModel.guide = _guide_by_place
     try:
-        pipeline.run(command, file, **kwargs)
+        (training if command == 'train' else testing).run(file, **kwargs)
     finally:
         RestorationModel.guide = before
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorair_arch.errors import OptionsError
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
 
@@ -22,7 +22,7 @@ def options(name, images, accumulate):
 
 
 def train(opt, **kwargs):
-    pipeline.run('train', write_options(Path(), opt), **kwargs)
+    training.run(write_options(Path(), opt), **kwargs)
 
 
 @pytest.mark.parametrize('name', ['router', 'pretrain', 'finetune'])

@@ -9,8 +9,8 @@ import torch
 from basicsr.models import build_model
 
 from lorair_arch.errors import NumericsError
-from lorair_arch.models.stage import Stepping
-from lorair_arch.training import pipeline
+from lorair_arch.models.stage import StageModel
+from lorair_arch.training import train as training
 from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
@@ -101,7 +101,7 @@ def test_only_the_bad_part_of_a_step_is_named(here, caplog):
 @pytest.fixture
 def bad_iterations(monkeypatch):
     """Gives a function that makes the images of some iterations NaN."""
-    feed = Stepping.feed_data
+    feed = StageModel.feed_data
 
     def spoil(*iterations):
         left = list(iterations)
@@ -112,7 +112,7 @@ def bad_iterations(monkeypatch):
                 data['lq'] = data['lq'] * NAN
             feed(self, data)
 
-        monkeypatch.setattr(Stepping, 'feed_data', feed_data)
+        monkeypatch.setattr(StageModel, 'feed_data', feed_data)
 
     return spoil
 
@@ -121,7 +121,7 @@ def train(save_checkpoint_freq=2, **options):
     opt = stage('pretrain')
     opt['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': save_checkpoint_freq}
     opt['train'] |= options
-    pipeline.run('train', write_options(Path(), opt))
+    training.run(write_options(Path(), opt))
 
 
 def test_training_goes_on_after_bad_steps(here, bad_iterations, capfd):
@@ -168,8 +168,8 @@ def test_two_processes_skip_the_same_steps(here):
     (here / 'job.py').write_text(
         'import os, torch\n'
         'from lorair_arch import cli\n'
-        'from lorair_arch.models.stage import Stepping\n'
-        'feed, step = Stepping.feed_data, Stepping.optimize_parameters\n'
+        'from lorair_arch.models.stage import StageModel\n'
+        'feed, step = StageModel.feed_data, StageModel.optimize_parameters\n'
         'def feed_data(self, data):\n'
         '    self.count = getattr(self, "count", 0) + 1\n'
         '    if os.environ["RANK"] == "1" and self.count == 3:\n'
@@ -180,7 +180,7 @@ def test_two_processes_skip_the_same_steps(here):
         '    step(self, current_iter)\n'
         '    if current_iter == 8:\n'
         '        torch.save([self.net.module.state_dict(), self.bad_steps], "end" + os.environ["RANK"])\n'
-        'Stepping.feed_data, Stepping.optimize_parameters = feed_data, optimize_parameters\n'
+        'StageModel.feed_data, StageModel.optimize_parameters = feed_data, optimize_parameters\n'
         f'raise SystemExit(cli.basicsr(["train", "-opt", "{write_options(here, opt)}", "--launcher", "pytorch"]))\n'
     )
     done = run(here, python=('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'job.py'))

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lorair_arch import cli
-from lorair_arch.console import session
+from lorair_arch.console import open_log, session
 from lorair_arch.errors import CheckpointError, LoRAIRError
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.training.board import Board
-from lorair_arch.training.checkpoints import disk_errors
+from lorair_arch.training.session import disk_errors
 from lorair_arch.weights.files import load_file, save_file
 from tests.disks import disk, fill
 from tests.miniature import stage, write_options
@@ -30,7 +30,7 @@ def options(name='sr', save_checkpoint_freq=1, **more):
 
 
 def train(opt, **kwargs):
-    pipeline.run('train', write_options(Path(), opt), **kwargs)
+    training.run(write_options(Path(), opt), **kwargs)
 
 
 def kept(kind='*'):
@@ -283,8 +283,9 @@ def test_log_and_curves_on_a_full_disk_do_not_stop_a_training(here, capfd, monke
 
 
 def test_a_log_that_cannot_be_written_is_told_once(tmp_path, capfd):
-    with disk(tmp_path / 'small', '8k'), session() as get_root_logger:
-        logger = get_root_logger(log_file=str(tmp_path / 'small/train.log'))
+    with disk(tmp_path / 'small', '8k'), session():
+        open_log(tmp_path / 'small/train.log')
+        logger = logging.getLogger('basicsr')
         for _ in range(5):
             logger.info('x' * 5000)
         logging.getLogger('lorair_arch').warning('still there')

@@ -9,7 +9,7 @@ import torch
 from lorair_arch import cli
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.options.reading import load_each, load_options
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.weights.loading import save_file
 from tests.miniature import as_test, stage, write_options
 
@@ -29,7 +29,7 @@ def experts():
     """Writes the file of experts that fine-tuning would."""
     opt = stage('finetune')
     opt['val'] = None
-    pipeline.run('train', write_options(Path(), opt), force_yml=['train:total_iter=1'])
+    training.run(write_options(Path(), opt), force_yml=['train:total_iter=1'])
 
 
 def sentence(file, options='noise, rain', trained='rain, noise'):
@@ -97,7 +97,7 @@ def test_caching_priors_refuses_and_remembers(here, capfd):
     opt['train']['prior'] = 'cached'
     del opt['datasets']['val']
     with pytest.raises(CheckpointError, match='priors.safetensors tells noise, rain apart, in this order, but deg'):
-        pipeline.run('train', write_options(here, opt))
+        training.run(write_options(here, opt))
 
 
 def test_files_that_run_in_a_row_are_compared(here):
@@ -117,10 +117,10 @@ def test_files_that_run_in_a_row_are_compared(here):
 
 def test_a_router_is_not_continued_with_its_classes_in_another_order(here):
     opt = stage('router') | {'val': None}
-    pipeline.run('train', write_options(here, opt), force_yml=['train:total_iter=2'])
+    training.run(write_options(here, opt), force_yml=['train:total_iter=2'])
     opt['degradations'] = ['rain', 'noise']
     with pytest.raises(OptionsError) as error:
-        pipeline.run('train', write_options(here, opt), auto_resume=True)
+        training.run(write_options(here, opt), auto_resume=True)
     assert (
         'experiments/router/models/net_router_2.pth tells noise, rain apart, in this order, but degradations says rain'
     ) in str(error.value)

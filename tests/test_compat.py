@@ -12,9 +12,8 @@ from basicsr.models.video_base_model import VideoBaseModel
 from torch.nn.parallel import DistributedDataParallel
 
 from lorair_arch import compat
-from lorair_arch.compat import mending, torchvision_ops
+from lorair_arch.compat import launch, mending, torchvision_ops
 from lorair_arch.errors import OptionsError
-from lorair_arch.training import launch
 from tests.miniature import REPO
 
 

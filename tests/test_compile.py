@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
+from lorair_arch.archs.kernels import compiled as compiling
+from lorair_arch.archs.kernels.compiled import compile_training
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.models import stage as compiling
-from lorair_arch.models.stage import compile_training
-from lorair_arch.training.pipeline import run
+from lorair_arch.training.train import run
 from lorair_arch.weights.loading import load_file
 from tests import tiny
 from tests.miniature import stage, write_options
@@ -22,7 +22,7 @@ def train(folder, name, **settings):
     opt = stage('finetune') | {'name': name}
     opt['train'] |= {'total_iter': 2, **settings}
     opt['val']['val_freq'] = opt['logger']['save_checkpoint_freq'] = 1
-    run('train', write_options(folder, opt))
+    run(write_options(folder, opt))
     return load_file(folder / f'experiments/{name}/models/net_g_latest.pth')
 
 
@@ -49,7 +49,7 @@ def test_training_is_compiled_and_validation_is_not(here, monkeypatch, ema_decay
     compiled = train(here, 'compiled', ema_decay=ema_decay, compile=True)
     assert sizes == [(16, 16)] * 2  # the crops; validation images are larger
     assert all(same(plain[key], compiled[key]) for key in plain if key.startswith('params'))
-    run('train', 'compiled.yml', auto_resume=True)  # its weights have their usual names
+    run('compiled.yml', auto_resume=True)  # its weights have their usual names
 
 
 @recent

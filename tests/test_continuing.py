@@ -10,7 +10,7 @@ from basicsr.models.base_model import BaseModel
 
 from lorair_arch import cli
 from lorair_arch.errors import CheckpointError, OptionsError
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.weights.files import save_file
 from tests.miniature import stage, write_options
 from tests.outcome import outcome, same
@@ -27,7 +27,7 @@ def options(name='pretrain', **train):
 
 
 def train(opt, **kwargs):
-    pipeline.run('train', write_options(Path(), opt), **kwargs)
+    training.run(write_options(Path(), opt), **kwargs)
 
 
 def stop_at_5(opt, old=False):

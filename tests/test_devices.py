@@ -12,7 +12,7 @@ from basicsr.models.base_model import BaseModel
 from lorair_arch import Restorer, devices
 from lorair_arch.errors import OptionsError
 from lorair_arch.options.reading import load_options
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from tests.miniature import REPO, stage, write_options
 from tests.outcome import outcome, same
 from tests.test_models import batch, build
@@ -162,7 +162,7 @@ def test_the_scale_is_saved_and_continued(here, monkeypatch):
     opt['logger']['save_checkpoint_freq'] = 1
 
     def train(opt, total, **kwargs):
-        pipeline.run('train', write_options(Path(), opt), force_yml=[f'train:total_iter={total}'], **kwargs)
+        training.run(write_options(Path(), opt), force_yml=[f'train:total_iter={total}'], **kwargs)
 
     train(opt | {'name': 'whole'}, 8)
     train(opt, 5)

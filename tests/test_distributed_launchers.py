@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorair_arch.training.resume import started_again
+from lorair_arch.training.session import started_again
 from tests.miniature import REPO, stage, write_data, write_options
 from tests.processes import end, start
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorair_arch.cli import basicsr
 from lorair_arch.losses.psnr_loss import PSNRLoss
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from tests.miniature import as_test, run, stage, write_data, write_options
 
 STAGES = ('router', 'pretrain', 'finetune')
@@ -74,7 +74,7 @@ def test_weights_that_no_stage_writes(here, capfd):
 
 
 def test_a_test_sees_one_image_of_each_set(here, capfd):
-    pipeline.run('train', write_options(here, stage('router')), force_yml=['train:total_iter=2'])
+    training.run(write_options(here, stage('router')), force_yml=['train:total_iter=2'])
     opt = as_test(stage('router'))
     opt['datasets']['test_1'] = opt['datasets']['test'] | {'name': 'again'}
     Path('data/val_gt/2.png').write_bytes(b'')  # not the first image
@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite_ends_it(here, capfd, monkeypatch):
 
 def test_an_old_experiment_is_neither_moved_nor_continued(here, capfd):
     opt = stage('sr')
-    pipeline.run('train', write_options(here, opt), force_yml=['train:total_iter=2'])
+    training.run(write_options(here, opt), force_yml=['train:total_iter=2'])
     capfd.readouterr()
     assert dry_run(here, [opt], 'train', '--auto_resume') == 0
     assert capfd.readouterr().err.count('\n') == 1

@@ -9,8 +9,8 @@ import pytest
 
 from lorair_arch import cli
 from lorair_arch.errors import Interrupted
-from lorair_arch.training import pipeline
-from lorair_arch.training.supervisor import Supervisor
+from lorair_arch.training import train as training
+from lorair_arch.training.train import Training
 from tests.miniature import run, stage, write_options
 from tests.outcome import outcome, same
 
@@ -20,16 +20,16 @@ NUMBERS = signal.SIGINT, signal.SIGTERM
 @pytest.fixture
 def before_step(monkeypatch):
     """Gives a function that has something done before an iteration, in the next training alone."""
-    begin = Supervisor.begin_step
+    begin = Training.begin_step
 
     def at(iteration, do):
-        def begin_step(self, current_iter, warmup_iter=-1):
+        def begin_step(self, current_iter):
             if current_iter == iteration:
-                monkeypatch.setattr(Supervisor, 'begin_step', begin)
+                monkeypatch.setattr(Training, 'begin_step', begin)
                 do()
-            begin(self, current_iter, warmup_iter)
+            begin(self, current_iter)
 
-        monkeypatch.setattr(Supervisor, 'begin_step', begin_step)
+        monkeypatch.setattr(Training, 'begin_step', begin_step)
 
     return at
 
@@ -45,7 +45,7 @@ def options(name):
 
 
 def train(opt, **kwargs):
-    pipeline.run('train', write_options(Path(), opt), **kwargs)
+    training.run(write_options(Path(), opt), **kwargs)
 
 
 @pytest.mark.parametrize(('name', 'workers'), [('router', 0), ('pretrain', 1), ('finetune', 0), ('sr', 1)])
@@ -132,12 +132,11 @@ def test_a_second_ctrl_c_ends_at_once(here):
     code = (
         'import os, signal, sys\n'
         'from lorair_arch.cli import basicsr\n'
-        'from lorair_arch.training import pipeline\n'
-        'from lorair_arch.models.stage import Stepping\n'
+        'from lorair_arch.models.stage import StageModel\n'
         'def twice(self, current_iter):\n'
         '    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n'
         '    sys.stderr.write("still there")\n'
-        'Stepping.optimize_parameters = twice\n'
+        'StageModel.optimize_parameters = twice\n'
         f'sys.exit(basicsr(["train", "-opt", "{write_options(here, options("pretrain"))}"]))'
     )
     done = run(here, python=('-c', code))
@@ -171,14 +170,14 @@ def test_two_processes_stop_at_the_same_step_when_one_gets_a_signal(here):
     file = write_options(here, opt)
     (here / 'job.py').write_text(
         'import os, signal, sys\n'
-        'from lorair_arch import cli\nfrom lorair_arch.training import pipeline\n'
-        'from lorair_arch.training.supervisor import Supervisor\n'
-        'begin = Supervisor.begin_step\n'
-        'def begin_step(self, current_iter, warmup_iter=-1):\n'
+        'from lorair_arch import cli\n'
+        'from lorair_arch.training.train import Training\n'
+        'begin = Training.begin_step\n'
+        'def begin_step(self, current_iter):\n'
         '    if current_iter == 4 and os.environ["RANK"] == "1":\n'
         '        os.kill(os.getpid(), signal.SIGTERM)\n'
-        '    begin(self, current_iter, warmup_iter)\n'
-        'Supervisor.begin_step = begin_step\n'
+        '    begin(self, current_iter)\n'
+        'Training.begin_step = begin_step\n'
         f'code = cli.basicsr(["train", "-opt", "{file}", "--launcher", "pytorch"])\n'
         'open("code" + os.environ["RANK"], "w").write(str(code))\n'
     )

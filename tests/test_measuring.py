@@ -11,7 +11,8 @@ import pytest
 
 from lorair_arch.metrics.measuring import mean, measure, needs_truth, what_is_left_out
 from lorair_arch.models.validation import Validated, table
-from lorair_arch.training.pipeline import run
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from tests.miniature import as_test, stage, write_options
 from tests.photos import photo, write
 
@@ -126,7 +127,7 @@ def restore_options(metrics, *sizes):
 
 
 def test_a_test_goes_on_and_names_the_images(here, capfd):
-    run('test', write_options(here, restore_options(ALL, (6, 9), (96, 192)), 'odd'))
+    testing.run(write_options(here, restore_options(ALL, (6, 9), (96, 192)), 'odd'))
     content = strictly(here / 'results/pretrain/metrics_tiny_val.json')
     small, large, *others = content['images']
     assert small.keys() == {'image', 'name', 'degradation', 'router_accuracy', 'psnr', 'psnr_allweather', 'left_out'}
@@ -149,7 +150,7 @@ def test_a_test_without_ground_truth(here, capfd):
     opt = restore_options(('psnr', 'niqe', 'ssim'), (96, 192), (100, 200))
     folder = {'dataroot_lq': 'data/odd_lq', 'io_backend': {'type': 'disk'}}
     opt['datasets']['test'] = {'name': 'blind', 'type': 'SingleImageDataset', **folder}
-    run('test', write_options(here, opt, 'blind'))
+    testing.run(write_options(here, opt, 'blind'))
     content = strictly(here / 'results/pretrain/metrics_blind.json')
     assert content['mean'] == {
         'psnr': None,
@@ -164,7 +165,7 @@ def test_a_training_says_it_once_and_keeps_no_nan(here, capfd):
     opt['datasets']['val']['sources'] = restore_options((), (6, 9))['datasets']['test']['sources'][:1]
     opt['val'] |= {'metrics': {name: METRICS[name] for name in ('psnr', 'ssim')}, 'val_freq': 2}
     opt['train']['total_iter'] = 4
-    run('train', write_options(here, opt, 'small'))
+    training.run(write_options(here, opt, 'small'))
     err = capfd.readouterr().err
     assert err.count('warning: ') == err.count('ssim leaves out 1 of 1 images') == 1
     assert err.count('best psnr') == 2

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lorair_arch.errors import DataError
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel
-from lorair_arch.training.pipeline import run
+from lorair_arch.training.train import run
 from lorair_arch.weights.loading import state_dict_of
 from tests.miniature import stage, write_data, write_options
 
@@ -40,7 +40,7 @@ def here(folder, monkeypatch):
 
 def train(folder, opt, total_iter=2):
     opt['train']['total_iter'] = opt['val']['val_freq'] = opt['logger']['save_checkpoint_freq'] = total_iter
-    run('train', write_options(folder, opt))
+    run(write_options(folder, opt))
     return folder / 'experiments' / opt['name']
 
 
@@ -112,7 +112,8 @@ def test_the_average_follows_the_weights(here):
         model.optimize_parameters(iteration)
         expected = [0.75 * old + 0.25 * new.detach() for old, new in zip(expected, model.net.parameters())]
     torch.testing.assert_close(list(model.net_ema.parameters()), expected)
-    assert model.evaluated_net() is model.net_ema
+    with model.evaluated() as net:
+        assert net is model.net_ema
 
 
 def test_gradients_are_clipped(here):
@@ -201,7 +202,7 @@ def batch():
 
 
 def build(opt):
-    """Builds a model of options as the pipeline would."""
+    """Builds a model of options as the loop would."""
     from basicsr.models import build_model
 
     return build_model(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1})

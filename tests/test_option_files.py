@@ -8,7 +8,8 @@ import torch
 from basicsr.archs import build_network
 
 from lorair_arch.options.yaml_file import read_yaml
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from lorair_arch.weights.loading import save_file
 from tests.miniature import REPO, write_options
 from tests.photos import photo, write
@@ -84,7 +85,7 @@ def test_takes_a_training_step(here, file):
     write_weights(opt)
     label = 'router' if opt['model_type'] == 'DegradationRouterModel' else 'g'
     start = opt['path'].get(f'pretrain_network_{label}')
-    pipeline.run('train', write_options(here, opt))
+    training.run(write_options(here, opt))
     experiment = Path('experiments', opt['name'])
     after = torch.load(experiment / f'models/net_{label}_1.pth')['params']
     assert all(torch.isfinite(value).all() for value in after.values())
@@ -101,7 +102,7 @@ def test_takes_a_training_step(here, file):
 def test_tests(here, file):
     opt = shrink(read_yaml(file))
     write_weights(opt)
-    pipeline.run('test', write_options(here, opt))
+    testing.run(write_options(here, opt))
     for dataset in opt['datasets'].values():
         result = json.loads(Path('results', opt['name'], f'metrics_{dataset["name"]}.json').read_text())
         assert len(result['images']) == 3 * len(dataset['sources'])

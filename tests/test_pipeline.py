@@ -1,21 +1,28 @@
-"""The whole of training and testing in miniature: three stages and a model class of BasicSR's own."""
+"""The whole of training and testing in miniature: three stages and two model classes of BasicSR's own."""
 
+import inspect
 import json
 import logging
 import re
 from pathlib import Path
 
+import basicsr.test
+import basicsr.train
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.registry import MODEL_REGISTRY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorair_arch.errors import CheckpointError, DataError, sentence
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from tests.miniature import as_test, run, stage, write_data, write_options
 from tests.outcome import same
 
 STAGES = ('router', 'pretrain', 'finetune')
-LABEL = {'router': 'router', 'pretrain': 'g', 'finetune': 'g', 'sr': 'g'}
+ALL = (*STAGES, 'sr', 'gan')
 
 
 @pytest.fixture
@@ -33,17 +40,19 @@ def trained(tmp_path_factory):
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in (*STAGES, 'sr'):
+        for name in ALL:
             train(stage(name))
     return folder
 
 
 def train(opt, **kwargs):
-    pipeline.run('train', write_options(Path(), opt), **kwargs)
+    training.run(write_options(Path(), opt), **kwargs)
 
 
 def weights(folder, name, what):
-    return torch.load(Path(folder, 'experiments', name, 'models', f'net_{LABEL[name]}_{what}.pth'), weights_only=True)
+    files = sorted(Path(folder, 'experiments', name, 'models').glob(f'net_*_{what}.pth'))
+    assert len(files) == (2 if name == 'gan' else 1)
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 def training_lines(folder, name):
@@ -54,7 +63,7 @@ def training_lines(folder, name):
     return found
 
 
-@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+@pytest.mark.parametrize('name', ALL)
 def test_a_training_leaves_what_basicsr_leaves(trained, name):
     experiment = trained / 'experiments' / name
     assert {p.name for p in experiment.iterdir() if p.suffix != '.log'} == {
@@ -70,7 +79,7 @@ def test_a_training_leaves_what_basicsr_leaves(trained, name):
     assert [event.step for event in board.Scalars(losses[0])] == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+@pytest.mark.parametrize('name', ALL)
 def test_validation_runs_once_for_each_iteration(trained, name):
     log = next((trained / 'experiments' / name).glob('train_*.log')).read_text()
     assert log.count('Validation tiny_val') == 2
@@ -81,7 +90,7 @@ def test_validation_runs_once_for_each_iteration(trained, name):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('name', [*STAGES, 'sr'])
+@pytest.mark.parametrize('name', ALL)
 def test_an_interrupted_training_continues_bit_for_bit(trained, here, name, workers):
     opt = stage(name)
     opt['datasets']['train']['num_worker_per_gpu'] = workers
@@ -99,14 +108,33 @@ def test_an_interrupted_training_continues_bit_for_bit(trained, here, name, work
     assert same(interrupted, whole)
     assert training_lines(here, name)[-2:] == training_lines(trained, name)[-2:]
     logs = ''.join(log.read_text() for log in Path('experiments', name).glob('*.log'))
-    assert f'Resuming training from epoch: {1 if name == "sr" else 0}, iter: 5.' in logs
+    assert f'Resuming training from epoch: {0 if name in STAGES else 1}, iter: 5.' in logs
+
+
+class Watching(SRModel):
+    """Notes in each step whether all is as it was when the package was imported."""
+
+    modules = (basicsr.train, basicsr.test, basicsr.utils.misc, basicsr.utils.logger)
+    before = [dict(vars(owner)) for owner in (*modules, SRModel, BaseModel)]
+    seen = []
+
+    def optimize_parameters(self, current_iter):
+        now = [dict(vars(owner)) for owner in (*self.modules, SRModel, BaseModel)]
+        self.seen.append(now == self.before and not any(map(inspect.isroutine, vars(self).values())))
+        super().optimize_parameters(current_iter)
+
+
+def test_nothing_of_basicsr_is_replaced_while_a_training_runs(here, monkeypatch):
+    monkeypatch.setitem(MODEL_REGISTRY._obj_map, 'Watching', Watching)
+    train(stage('sr') | {'model_type': 'Watching'})
+    assert Watching.seen == [True] * 8
 
 
 @pytest.mark.parametrize('name', STAGES)
 def test_test_measures_and_saves(trained, monkeypatch, name):
     monkeypatch.chdir(trained)
     opt = as_test(stage(name))
-    pipeline.run('test', write_options(Path(), opt, f'test_{name}'))
+    testing.run(write_options(Path(), opt, f'test_{name}'))
     result = json.loads(Path('results', name, 'metrics_tiny_val.json').read_text())
     assert len(result['images']) == 6
     images = list(Path('results', name, 'visualization').rglob('*.png'))

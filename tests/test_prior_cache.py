@@ -16,7 +16,7 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.prior_cache import PriorCache, fingerprint
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.models.lorair_model import LoRAIRPretrainModel
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.weights.files import load_file
 from tests.miniature import NAMES, stage, write_data, write_options
 from tests.photos import photo, write
@@ -64,7 +64,7 @@ def cache(opt=None, *flags):
 
 
 def train(opt):
-    pipeline.run('train', write_options(Path(), opt))
+    training.run(write_options(Path(), opt))
 
 
 def router_counts(monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorair_arch.data.sampler import EpochSampler
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.training.resume import Progress
 from tests.miniature import stage, write_data, write_options
 from tests.photos import photo, write
@@ -125,7 +125,7 @@ def train(total, batch=2, **changes):
     opt['train']['total_iter'] = total
     opt['logger'] |= {'save_checkpoint_freq': 1, 'use_tb_logger': False}
     opt['datasets']['train'] |= {'batch_size_per_gpu': batch, 'meta_info_file': 'images.txt'}
-    pipeline.run('train', write_options(Path(), opt), auto_resume=True)
+    training.run(write_options(Path(), opt), auto_resume=True)
 
 
 def order(epoch, images=7):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lorair_arch import Restorer
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
 from tests.tiny import LORA, NAMES, ROUTER, save_weights
 
 SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'
@@ -67,7 +67,7 @@ def options(tmp_path, monkeypatch):
 
 
 def test_agrees_with_basicsr_test(main, options, capsys):
-    pipeline.run('test', 'test.yml')
+    testing.run('test.yml')
     assert main('test.yml', '--started', '0') == 0
     folder = Path('results', 'tiny')
     results = json.loads((folder / 'results.json').read_text())

@@ -10,7 +10,8 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
 from lorair_arch.models.validation import name_of, place_of
 from lorair_arch.options.reading import check_options
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 from tests.photos import photo, write
 
@@ -139,14 +140,14 @@ def test_restored_images_stay_in_their_folder(tmp_path, image, is_train):
 
 def test_a_test_writes_below_results_alone(here):
     """Images of an LMDB with folders in its keys."""
-    pipeline.run('train', write_options(here, stage('router')), force_yml=['train:total_iter=2'])
-    pipeline.run('train', write_options(here, stage('pretrain')), force_yml=['train:total_iter=2'])
+    training.run(write_options(here, stage('router')), force_yml=['train:total_iter=2'])
+    training.run(write_options(here, stage('pretrain')), force_yml=['train:total_iter=2'])
     write_lmdb(here / 'set/gt.lmdb', 'a/b/c', 'a/b/c')
     opt = as_test(stage('pretrain'))
     opt['datasets']['test']['sources'] = [{'dataroot_gt': 'set/gt.lmdb', 'degrade': {'type': 'noise'}}]
     file = write_options(here, opt, 'test')
     before = set(here.rglob('*'))
-    pipeline.run('test', file)
+    testing.run(file)
     new = {path.relative_to(here) for path in set(here.rglob('*')) - before}
     assert {path.parts[0] for path in new} == {'results'}
     assert Path('results/pretrain/visualization/tiny_val/noise/a/b/c_pretrain.png') in new

@@ -12,7 +12,8 @@ import pytest
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.models.lorair_model import RestorationModel
 from lorair_arch.models.validation import name_of, place_of
-from lorair_arch.training import pipeline
+from lorair_arch.training import test as testing
+from lorair_arch.training import train as training
 from tests.miniature import as_test, stage, write_options
 from tests.photos import photo, write
 
@@ -48,7 +49,7 @@ def run_test(sources, suffix=None):
     opt = as_test(stage('pretrain'))
     opt['datasets']['test']['sources'] = sources
     opt['val']['suffix'] = suffix
-    pipeline.run('test', write_options(Path(), opt))
+    testing.run(write_options(Path(), opt))
 
 
 def test_folders_and_noise_levels_are_kept_apart_in_tests(here):
@@ -78,7 +79,7 @@ def test_folders_noise_levels_and_sets_are_kept_apart_in_training(here, several)
     if several:
         opt['datasets']['val_2'] = {**opt['datasets']['val'], 'name': 'again', 'sources': NOISES[:1]}
         sets = ['tiny_val/', 'again/']
-    pipeline.run('train', write_options(here, opt), force_yml=['train:total_iter=1'])
+    training.run(write_options(here, opt), force_yml=['train:total_iter=1'])
     names = [f'{sets[0]}noise/{i}/GOPR{j}/1/1_1.png' for i in (1, 2, 3) for j in (1, 2)]
     expected = dict(zip(names, degraded(NOISES), strict=True))
     if several:
@@ -95,7 +96,7 @@ def test_data_sets_of_basicsr_keep_their_folders(here):
         'name': 'single', 'type': 'SingleImageDataset', 'dataroot_lq': 'set', 'meta_info_file': 'list.txt',
         'io_backend': {'type': 'disk'},
     }  # fmt: skip
-    pipeline.run('test', write_options(here, opt))
+    testing.run(write_options(here, opt))
     folder = 'results/pretrain/visualization/single'
     check(folder, {f'GOPR{i}/1_pretrain.png': photo(i - 1, 24, 28) for i in (1, 2)})
 

@@ -15,7 +15,7 @@ from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.metrics.allweather_metric import calculate_psnr_allweather, calculate_ssim_allweather
 from lorair_arch.options.yaml_file import read_yaml
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.weights.loading import convert_official, load_into
 from tests.golden import Golden
 from tests.miniature import REPO, run
@@ -135,7 +135,7 @@ def test_official_files_are_trained_further(here, monkeypatch, stage, start, in_
     file = str(OPTIONS / f'train/setting1/{stage}.yml')
     if in_process:
         monkeypatch.chdir(here)
-        pipeline.run('train', file, force_yml=changes)
+        training.run(file, force_yml=changes)
     else:
         done = run(here, 'train', '-opt', file, '--force_yml', *changes, **OFFLINE)
         assert done.returncode == 0, done.stderr

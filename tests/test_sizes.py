@@ -11,7 +11,7 @@ import torch
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.options.reading import load_options
-from lorair_arch.training import pipeline
+from lorair_arch.training import train as training
 from lorair_arch.weights.loading import save_file
 from tests.miniature import stage, write_options
 
@@ -110,7 +110,7 @@ def test_extremes_are_taken(here, what):
     if opt['model_type'] != 'DegradationRouterModel':
         router = {key: value for key, value in opt['network_router'].items() if key != 'type'}
         save_file({'params': DegradationRouter(**router).state_dict()}, opt['path']['pretrain_network_router'])
-    pipeline.run('train', write_options(here, opt))
+    training.run(write_options(here, opt))
     (file,) = Path('experiments/run/models').glob('net_*_latest.pth')
     content = torch.load(file, weights_only=True)
     assert all(value.isfinite().all() for key in ('params', 'params_ema') for value in content[key].values())
@@ -123,4 +123,4 @@ def test_what_is_beyond_them_is_refused(here, what):
     file = write_options(here, changed(name, places))
     with pytest.raises((OptionsError, DataError), match=message):
         load_options(file, True, '.')
-        pipeline.run('train', file)
+        training.run(file)

@@ -37,16 +37,13 @@ def run_files(command: str, args: argparse.Namespace) -> int | None:
         )
     if len(args.opt) > 1:
         return _run_each(command, args)
-    from lorair_arch.training import pipeline
+    from lorair_arch.training import test, train
 
-    pipeline.run(
-        command,
-        args.opt[0],
-        launcher=args.launcher,
-        auto_resume=args.auto_resume,
-        debug=args.debug,
-        force_yml=args.force_yml,
-    )
+    settings = {'launcher': args.launcher, 'debug': args.debug, 'force_yml': args.force_yml}
+    if command == 'train':
+        train.run(args.opt[0], auto_resume=args.auto_resume, **settings)
+    else:
+        test.run(args.opt[0], **settings)
     return None
 
 

@@ -38,12 +38,12 @@ def make_importable() -> None:
 @functools.cache
 def mend() -> None:
     """Makes BasicSR able to train, resume and run distributed with or without a GPU."""
+    from lorair_arch.compat import base_model
+
+    base_model.mend()
     distributed_without_gpu()
     resume_without_gpu()
-    gpu_without_cuda()
-    ddp_without_gpu()
     tensors_without_gpu()
-    files_written_whole()
     texts_in_utf8()
     lmdb_opened_once()
     images_of_any_name()
@@ -94,60 +94,21 @@ def distributed_without_gpu() -> None:
     """`basicsr.utils.dist_util.init_dist` needs NCCL and divides by the number of GPUs."""
     from basicsr.utils import dist_util, options
 
-    from lorair_arch.training.launch import init_dist
+    from lorair_arch.compat.launch import init_dist
 
     dist_util.init_dist = options.init_dist = init_dist  # `options` has imported it by name
 
 
 def resume_without_gpu() -> None:
-    """`basicsr.train.load_resume_state` asks for the current GPU and maps every tensor to it."""
+    """`basicsr.train.load_resume_state`, which `python -m basicsr.train` runs, maps every tensor to the current GPU."""
     import basicsr.train
 
-    from lorair_arch.training.resume import load_resume_state
+    def load_resume_state(opt):
+        from lorair_arch.training import resume
+
+        return resume.load_resume_state(opt)
 
     basicsr.train.load_resume_state = load_resume_state
-
-
-def gpu_without_cuda() -> None:
-    """`BaseModel` takes every GPU for one of CUDA's."""
-    from basicsr.models.base_model import BaseModel
-
-    init = BaseModel.__init__
-
-    @functools.wraps(init)
-    def with_device(self, opt):
-        import torch
-
-        from lorair_arch.devices import device_name
-
-        init(self, opt)
-        self.device = torch.device(device_name(opt['num_gpu']))
-
-    BaseModel.__init__ = with_device
-
-
-def ddp_without_gpu() -> None:
-    """`BaseModel.model_to_device` builds DistributedDataParallel with the ids of CUDA devices.
-
-    It does so too where nothing is to be trained, as in tests, which DistributedDataParallel refuses.
-    """
-    from basicsr.models.base_model import BaseModel
-    from torch.nn.parallel import DistributedDataParallel
-
-    original = BaseModel.model_to_device
-
-    @functools.wraps(original)
-    def model_to_device(self, net):
-        if not self.opt['dist']:
-            return original(self, net)
-        if not any(param.requires_grad for param in net.parameters()):
-            return net.to(self.device)
-        if self.device.type != 'cpu':
-            return original(self, net)
-        unused = self.opt.get('find_unused_parameters', False)
-        return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
-
-    BaseModel.model_to_device = model_to_device
 
 
 def tensors_without_gpu() -> None:
@@ -167,39 +128,15 @@ def tensors_without_gpu() -> None:
             setattr(owner, name, _without_cuda(getattr(owner, name)))
 
 
-def files_written_whole() -> None:
-    """`BaseModel` writes checkpoints in place, goes on without a word if that fails, and forgets the best values.
-
-    On resuming it takes schedules and settings of optimisers from the state, whatever the options say.
-    """
-    from basicsr.models.base_model import BaseModel
-    from basicsr.utils.dist_util import master_only
-
-    from lorair_arch.training import checkpoints
-
-    BaseModel.save_network = master_only(checkpoints.save_network)
-    BaseModel.save_training_state = master_only(checkpoints.save_training_state)
-
-    def resume_training(self, resume_state):
-        from lorair_arch.training import continuing
-
-        continuing.resume_training(self, resume_state)
-
-    BaseModel.resume_training = resume_training
-
-
 def texts_in_utf8() -> None:
     """BasicSR reads and writes options, lists of images and other texts in the encoding of the locale."""
-    import basicsr.train
     from basicsr.utils import lmdb_util, plot_util  # noqa: F401
-    from basicsr.utils.dist_util import master_only
 
-    from lorair_arch.files import copy_opt_file, open_text
+    from lorair_arch.files import open_text
 
     for name, module in list(sys.modules.items()):
         if name.startswith('basicsr.'):
             module.open = open_text
-    basicsr.train.copy_opt_file = master_only(copy_opt_file)
 
 
 def lmdb_opened_once() -> None:

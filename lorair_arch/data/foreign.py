@@ -6,11 +6,26 @@ from typing import Any
 
 import cv2
 import torch
+from basicsr.data import build_dataset as build_of_basicsr
 
+from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError, LoRAIRError
 
 # What they raise when a file is missing, has no partner, or is no image.
 MISTAKES = (AssertionError, AttributeError, TypeError, ValueError, OSError, cv2.error)
+
+
+def build_dataset(dataset_opt: dict[str, Any]) -> torch.utils.data.Dataset:
+    """Builds a data set of any package; what it refuses becomes a `DataError` that names the data set."""
+    try:
+        dataset = build_of_basicsr(dataset_opt)
+    except LoRAIRError:
+        raise
+    except MISTAKES as error:
+        raise DataError(f'data set {dataset_opt["name"]}: {error}') from error
+    if len(dataset) == 0:
+        raise DataError(f'data set {dataset_opt["name"]}: there are no images in it; check its paths')
+    return dataset if isinstance(dataset, AllInOneDataset) else NamedDataset(dataset)
 
 
 class NamedDataset(torch.utils.data.Dataset):

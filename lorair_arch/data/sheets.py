@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.check import datasets_of
+from lorair_arch.data.foreign import build_dataset
 from lorair_arch.errors import OptionsError
-from lorair_arch.training.loaders import build_dataset
 
 _INK, _SOFT, _PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
 

@@ -9,16 +9,16 @@ from torch import Tensor
 from lorair_arch.errors import DataError
 from lorair_arch.metrics.measuring import mean, unfit
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, table
+from lorair_arch.models.validation import table
 
 
-class DegradationRouterModel(Validated, StageModel):
+class DegradationRouterModel(StageModel):
     """Trains a `DegradationRouter` with cross entropy; validates top-1 accuracy and the confusion matrix.
 
     Any data set serves that yields `lq` and `degradation`, a name in the list `degradations` of the options.
     """
 
-    role = 'router'
+    role = kind = 'router'
 
     def take_batch(self, data: dict) -> None:
         """Takes a batch: `lq` [B, 3, H, W], or a list of whole images [3, H, W], and the names `degradation`."""
@@ -45,12 +45,8 @@ class DegradationRouterModel(Validated, StageModel):
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
         self.take_batch(data)
-        net = self.evaluated_net()
-        training = net.training
-        net.eval()
-        with torch.no_grad():
+        with self.evaluated() as net:
             logits, _ = net(self.lq)
-        net.train(training)
         record = {
             'image': data['lq_path'][0],
             'degradation': data['degradation'][0],
@@ -59,9 +55,6 @@ class DegradationRouterModel(Validated, StageModel):
         loss = F.cross_entropy(logits.float(), self.labels).item()
         reason = unfit(loss)
         return record | ({'left_out': {'l_ce': reason}} if reason else {'l_ce': loss})
-
-    def describe(self) -> dict:
-        return {'kind': 'router', **super().describe()}
 
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
         names = self.opt['degradations']

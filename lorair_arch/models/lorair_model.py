@@ -10,13 +10,15 @@ from basicsr.losses import build_loss
 from basicsr.utils import tensor2img
 from torch import Tensor, nn
 
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.metrics.measuring import mean, measure
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import Validated, name_of, place_of, save_image, side_by_side, table
+from lorair_arch.models.validation import name_of, place_of, table
 
 
-class RestorationModel(Validated, StageModel):
+class RestorationModel(StageModel):
     """Trains or tests a `LoRAIR` network guided by a frozen `DegradationRouter`.
 
     Any data set serves that yields `lq` and `gt`: prior and logits are computed on the device from `lq`, unless the
@@ -24,7 +26,7 @@ class RestorationModel(Validated, StageModel):
     then built for the validation of images that it has not seen yet, and dropped after it.
     """
 
-    role = 'g'
+    role, kind = 'g', 'restorer'
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
@@ -57,7 +59,7 @@ class RestorationModel(Validated, StageModel):
 
     @torch.no_grad()
     def guide(self) -> None:
-        """Computes prior [B, P] and logits [B, E] of the batch at hand, unless it brought them."""
+        """Computes prior [B, P] and logits [B, E] of the batch at hand, unless they are there."""
         if self.prior is not None:
             return
         if self.net_router is None:
@@ -68,8 +70,6 @@ class RestorationModel(Validated, StageModel):
 
     def guide_again(self, lq: Tensor) -> None:
         """Guides by what the router, which is frozen, said of the same pixels in an earlier validation."""
-        if self.prior is not None:
-            return
         key = hashlib.sha256(lq.contiguous().cpu().numpy()).digest()
         if key not in self.seen:
             self.guide()
@@ -82,15 +82,11 @@ class RestorationModel(Validated, StageModel):
             self.output = self.net(self.lq, self.prior, self.logits)
         return {'l_pix': self.loss(self.output.float(), self.gt)}
 
-    @torch.no_grad()
     def test(self) -> None:
         """Restores the batch at hand into `output`, in float32."""
         self.guide()
-        net = self.evaluated_net()
-        training = net.training
-        net.eval()
-        self.output = net(self.lq, self.prior, self.logits)
-        net.train(training)
+        with self.evaluated() as net:
+            self.output = net(self.lq, self.prior, self.logits)
 
     def validation(self, *args, **kwargs) -> None:
         super().validation(*args, **kwargs)
@@ -99,7 +95,7 @@ class RestorationModel(Validated, StageModel):
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:
         self.take_batch(data)
-        if self.is_train:
+        if self.is_train and self.prior is None:
             self.guide_again(data['lq'])
         self.test()
         degradation = data.get('degradation', [None])[0]
@@ -115,14 +111,15 @@ class RestorationModel(Validated, StageModel):
         if self.gt is not None and self.gt.shape == self.output.shape:
             self._keep_picture(degradation or name)
         if save_img:
-            save_image(place_of(self.opt, dataset, name, current_iter), self.output)
+            write_photo(place_of(self.opt, dataset, name, current_iter), Photo(tensor2img(self.output, rgb2bgr=False)))
         return record
 
     def _keep_picture(self, name: str) -> None:
         """Keeps input | restored | ground truth for TensorBoard, one for each degradation."""
         name = name.encode('utf-8', 'backslashreplace').decode()  # a file's name may be of any bytes, a tag may not
         if name not in self.pictures and len(self.pictures) < self.opt['val'].get('num_tb_images', 8):
-            self.pictures[name] = side_by_side([self.lq[0], self.output[0], self.gt[0]])
+            images = (self.lq[0], self.output[0], self.gt[0])
+            self.pictures[name] = torch.cat([image.float().cpu().clamp(0, 1) for image in images], dim=2)
 
     def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
         metrics = [m for m in ('router_accuracy',) if any(m in r for r in records)]
@@ -145,9 +142,6 @@ class LoRAIRPretrainModel(RestorationModel):
         if self.opt['network_g'].get('lora'):
             raise OptionsError('network_g.lora is set, but pre-training has no experts: use LoRAIRFinetuneModel.')
         return super().build()
-
-    def describe(self) -> dict:
-        return {'kind': 'restorer', **super().describe()}
 
 
 class LoRAIRFinetuneModel(RestorationModel):
@@ -180,14 +174,11 @@ class LoRAIRFinetuneModel(RestorationModel):
         return net
 
     def _is_trainable(self, name: str) -> bool:
-        trainable = self.opt['train'].get('trainable', 'lora')
-        if trainable not in self._ENDINGS:
-            raise OptionsError(f'train.trainable is {trainable!r}, expected one of {", ".join(self._ENDINGS)}.')
-        return name.endswith(self._ENDINGS[trainable])
+        return name.endswith(self._ENDINGS[self.opt['train'].get('trainable', 'lora')])
 
     def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
         return [key for key in state_dict if self._is_trainable(key)]
 
-    def describe(self) -> dict:
-        kind = 'restorer' if self.opt['train'].get('trainable', 'lora') == 'all' else 'experts'
-        return {'kind': kind, **super().describe()}
+    @property
+    def kind(self) -> str:
+        return 'restorer' if self.opt['train'].get('trainable', 'lora') == 'all' else 'experts'

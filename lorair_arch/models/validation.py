@@ -8,16 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from basicsr.utils import get_root_logger, tensor2img
+from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from tqdm import tqdm
 
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES
-from lorair_arch.data.images.photo import Photo
-from lorair_arch.data.images.writing import write_photo
 from lorair_arch.files import fitting, write_json
 from lorair_arch.metrics.measuring import what_is_left_out
 
@@ -62,17 +59,8 @@ def place_of(opt: Mapping[str, Any], dataset: str, name: str, current_iter: int 
     return folder / (dataset if several else '') / name / fitting(name.name, f'_{current_iter}.png')
 
 
-def save_image(path: Path, image: Tensor) -> None:
-    """Saves an image [1, 3, H, W] in [0, 1] as PNG of 8 bits, whole or not at all.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    write_photo(path, Photo(tensor2img(image, rgb2bgr=False)))
-
-
 class Validated:
-    """Mixin for BasicSR models: evaluates image by image, gathers from all processes, reports on the first.
+    """Half of a model of BasicSR: evaluates image by image, gathers from all processes, reports on the first.
 
     A subclass says what it measures of one image (`evaluate`) and how the images sum up (`summarize`).
     """
@@ -115,7 +103,10 @@ class Validated:
 
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
         groups, table = self.summarize(records)
-        self._warn(dataset, what_is_left_out(records))
+        for sentence in (f'Validation {dataset}: {sentence}' for sentence in what_is_left_out(records)):
+            if sentence not in self.said:
+                get_root_logger().warning(sentence)
+            self.said.add(sentence)
         lines = [f'Validation {dataset}', table]
         if self.is_train:
             best = self._keep_best(dataset, groups[''], current_iter)
@@ -134,21 +125,10 @@ class Validated:
             for name, picture in self.pictures.items():
                 tb_logger.add_image(f'{dataset}/{name}', picture, current_iter)
 
-    def _warn(self, dataset: str, sentences: list[str]) -> None:
-        """Logs what was not said in an earlier validation."""
-        if not hasattr(self, 'said'):
-            self.said: set[str] = set()
-        for sentence in (f'Validation {dataset}: {sentence}' for sentence in sentences):
-            if sentence not in self.said:
-                get_root_logger().warning(sentence)
-            self.said.add(sentence)
-
     def _keep_best(
         self, dataset: str, values: dict[str, float | None], current_iter: int
     ) -> dict[str, tuple[float, int]]:
         """Updates the best value of each metric and the iteration that gave it."""
-        if not hasattr(self, 'best'):
-            self.best: dict[str, dict] = {}
         best = self.best.setdefault(dataset, {})
         for metric, value in values.items():
             if value is None:
@@ -169,8 +149,3 @@ def table(header: Iterable[str], rows: Iterable[Iterable]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [row[0].ljust(widths[0]) + ''.join(f'  {c:>{w}}' for c, w in zip(row[1:], widths[1:])) for row in rows]
     return '\n'.join('  ' + line for line in lines)
-
-
-def side_by_side(images: list[Tensor]) -> Tensor:
-    """Joins images [3, H, W] in [0, 1] of one size from left to right, for TensorBoard."""
-    return torch.cat([image.detach().float().cpu().clamp(0, 1) for image in images], dim=2)

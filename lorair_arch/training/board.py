@@ -1,16 +1,43 @@
-"""TensorBoard's curves, which a full disk must not turn into the end of a training."""
+"""TensorBoard's curves, which a full disk must not turn into the end of a training, and their copy by wandb."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
+from basicsr.utils import init_wandb_logger
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 
+from lorair_arch.training.session import keep
+
 logger = logging.getLogger('lorair_arch')
 _report_others = threading.excepthook
+
+
+def open_board(opt: dict[str, Any], resumed: int) -> Board | None:
+    """Opens the curves of a training, in its first process and if the options want any; see `Board`."""
+    folder = _folder(opt)
+    if folder is None:
+        return None
+    if (opt['logger'].get('wandb') or {}).get('project') is not None:
+        init_wandb_logger(opt)  # before the writer, to which it listens
+    return Board(folder, resumed)
+
+
+def keep_board(opt: dict[str, Any]) -> None:
+    """Gives the curves of an old experiment another name, as they move along with it."""
+    folder = _folder(opt)
+    if folder is not None:
+        keep(folder)
+
+
+def _folder(opt: dict[str, Any]) -> str | None:
+    wanted = opt['rank'] == 0 and opt['logger'].get('use_tb_logger') and 'debug' not in opt['name']
+    return os.path.join(opt['root_path'], 'tb_logger', opt['name']) if wanted else None
 
 
 class Board(SummaryWriter):

@@ -1,8 +1,7 @@
-"""Continuing a training with other options: which of them may change, what is said of it, and schedules anew."""
+"""Continuing a training with other options: which of them may change, and what is said of it."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from lorair_arch.compat.base_model import load_moments
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.options.training import FINETUNE, ROUTER
 from lorair_arch.schema import show
@@ -163,70 +163,3 @@ def _other_networks(opt: dict[str, Any], folder: Path, iteration: int) -> Iterat
 def _build(settings: dict[str, Any]) -> torch.nn.Module:
     settings = settings | ({'pretrained': None} if 'pretrained' in settings else {})
     return ARCH_REGISTRY.get(settings['type'])(**{key: value for key, value in settings.items() if key != 'type'})
-
-
-def resume_training(model, state: dict[str, Any]) -> None:
-    """Gives a model the moments of its optimisers, and schedules by its options, as if they had always been these.
-
-    Takes the place of `BaseModel.resume_training`, which also brings back the options of the time of the state, and
-    forgets the best values of BasicSR's model classes.
-
-    Args:
-        model: Of any model class, with optimisers and schedulers as they are at the beginning.
-        state: The training state.
-
-    Raises:
-        CheckpointError: The state belongs to other parameters.
-    """
-    counts = [[_count(optimizer) for optimizer in optimizers] for optimizers in _both(model, state)]
-    if counts[0] != counts[1] or len(model.schedulers) != len(state['schedulers']):
-        words = [' and '.join(map(str, count)) for count in counts]
-        raise CheckpointError(
-            f'the training state of iteration {state["iter"]} has moments of {words[1]} parameters, but now '
-            f'{words[0]} learn: set back what has changed (as train.trainable), or begin a new training'
-        )
-    if 'best_metric_results' in state:
-        model.best_metric_results = _best_values(model, state['best_metric_results'])
-    before, now = state.get('options'), model.opt.get('options')
-    if before and now and not any(place.startswith('train.') for place in changes(before, now)):
-        for own, saved in (*zip(*_both(model, state)), *zip(model.schedulers, state['schedulers'])):
-            own.load_state_dict(saved)
-        return
-    _schedule_anew(model, state['iter'])
-    for optimizer, saved in zip(*_both(model, state)):
-        load_moments(optimizer, saved)
-
-
-def _best_values(model, saved: dict[str, dict]) -> dict[str, dict]:
-    """Begins anew with metrics that are new; BasicSR would not find them."""
-    metrics = (model.opt.get('val') or {}).get('metrics') or {}
-    new = {
-        name: {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1}
-        for name, better in ((name, metric.get('better', 'higher')) for name, metric in metrics.items())
-    }
-    return {dataset: new | records for dataset, records in saved.items()}
-
-
-def _both(model, state: dict[str, Any]) -> tuple[list, list]:
-    return model.optimizers, state['optimizers']
-
-
-def _count(optimizer: torch.optim.Optimizer | dict[str, Any]) -> int:
-    groups = optimizer['param_groups'] if isinstance(optimizer, dict) else optimizer.param_groups
-    return sum(len(group['params']) for group in groups)
-
-
-def _schedule_anew(model, iteration: int) -> None:
-    """Takes the schedules, which have just been made, to an iteration: some of them know each step from the last."""
-    warmup_iter = model.opt['train'].get('warmup_iter', -1)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # that the optimiser takes no steps between
-        for step in range(1, iteration + 1):
-            type(model).update_learning_rate(model, step, warmup_iter=warmup_iter)  # not that of the supervisor
-
-
-def load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Gives an optimiser the moments of a saved one; its own settings stay."""
-    groups = optimizer.state_dict()['param_groups']
-    groups = [group | {'params': before['params']} for group, before in zip(groups, saved['param_groups'])]
-    optimizer.load_state_dict({'state': saved['state'], 'param_groups': groups})

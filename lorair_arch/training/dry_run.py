@@ -11,19 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.models import build_model
 
-from lorair_arch.data.foreign import NamedDataset
 from lorair_arch.devices import synchronize
 from lorair_arch.errors import LoRAIRError, OptionsError
 from lorair_arch.options.reading import load_each
 from lorair_arch.options.training import OWN_MODELS
-from lorair_arch.training import jobs, loaders, pipeline
+from lorair_arch.training.interruption import Signals
 from lorair_arch.training.resume import check_states
+from lorair_arch.training.session import run_session
+from lorair_arch.training.test import measure
+from lorair_arch.training.train import Training
 
 logger = logging.getLogger('lorair_arch')
 
@@ -45,88 +47,58 @@ def dry_run(
     Args:
         command: 'train' or 'test'.
         files: The options files, in the order in which they are to run.
-        force_yml, launcher, auto_resume, debug: See `pipeline.run`.
+        force_yml, launcher, auto_resume, debug: See `train.run`.
 
     Raises:
-        LoRAIRError: As `pipeline.run`.
+        LoRAIRError: As `train.run`.
     """
     check_states(command, files, force_yml, launcher=launcher, auto_resume=auto_resume, debug=debug)
     with tempfile.TemporaryDirectory(prefix='lorair_dry_run_') as root:
         opts = load_each(files, command == 'train', root, force_yml, launcher=launcher, debug=debug)
         for i, (file, opt) in enumerate(zip(files, opts)):
-            _shorten(opt)
+            _shorten(opt, root)
             _use_trained(opt, file, root, {opt['name'] for opt in opts[:i]})
-            trial = _Trial(keep=i + 1 < len(files))
-            with _peak_memory() as memory, _enough_memory(file), trial.watching():
-                pipeline.run_options(command, opt, file, root, launcher, level=logging.WARNING)
+            job = partial(_one_step, opt, file, i + 1 < len(files)) if command == 'train' else partial(_one_image, opt)
+            with _peak_memory() as memory, _enough_memory(file):
+                done = run_session(job, opt, launcher, logging.WARNING)
             if opt['rank'] == 0:
-                logger.info(f'{file}: sound; {trial.result(opt)}, {memory()}')
+                logger.info(f'{file}: sound; {done}, {memory()}')
 
 
-class _Trial:
-    """Watches one run, which sees one image of each validation or test set.
+class _OneStep(Training):
+    """A training that notes what a step is made of and how long it takes, and validates an image."""
 
-    Args:
-        keep: Whether the trained weights are needed afterwards.
-    """
+    most_validated = 1
+    keep = False
 
-    def __init__(self, keep: bool) -> None:
-        self.keep, self.start = keep, time.perf_counter()
-        self.batch, self.seconds = '', 0.0
+    def step(self, batch: dict[str, Any], iteration: int) -> None:
+        start = time.perf_counter()
+        super().step(batch, iteration)
+        synchronize()
+        self.done = f'one step{_describe(batch.get("lq"))}{_each(self.opt)} took {time.perf_counter() - start:.2f} s'
 
-    @contextlib.contextmanager
-    def watching(self):
-        """Puts itself between the pipeline and what it builds."""
-        build_val_loader = loaders.build_val_loader
-
-        def build_short(dataset, opt: dict[str, Any], split: bool):
-            return build_val_loader(_FirstImages(dataset, opt['world_size']), opt, split)
-
-        with (
-            pipeline.replaced(loaders, {'build_val_loader': build_short}),
-            pipeline.replaced(jobs, {'build_model': self.build_model}),
-        ):
-            yield
-
-    def build_model(self, opt: dict[str, Any]):
-        model = build_model(opt)
-        feed, step = model.feed_data, model.optimize_parameters
-
-        def feed_data(data: dict[str, Any]) -> None:
-            self.batch = self.batch or _describe(data.get('lq'))
-            feed(data)
-
-        def optimize_parameters(current_iter: int) -> None:
-            start = time.perf_counter()
-            step(current_iter)
-            synchronize()
-            self.seconds = time.perf_counter() - start
-
-        model.feed_data, model.optimize_parameters = feed_data, optimize_parameters
-        if not self.keep:
-            model.save = lambda epoch, current_iter: None
-        return model
-
-    def result(self, opt: dict[str, Any]) -> str:
-        """Says what was done, and how long it took."""
-        each = f' in each of {opt["world_size"]} processes' if opt['world_size'] > 1 else ''
-        if opt['is_train']:
-            return f'one step{self.batch}{each} took {self.seconds:.2f} s'
-        sets = len(opt['datasets'])
-        return (
-            f'an image of {sets} data set{"s" if sets > 1 else ""}{each} took {time.perf_counter() - self.start:.1f} s'
-        )
+    def save(self, epoch: int, iteration: int) -> None:
+        if self.keep:
+            super().save(epoch, iteration)
 
 
-class _FirstImages(NamedDataset):
-    """The first images of a data set."""
+def _one_step(opt: dict[str, Any], file: str, keep: bool, signals: Signals) -> str:
+    """Takes a step; `keep`: what it has trained is needed afterwards."""
+    training = _OneStep(opt, file, signals)
+    training.keep = keep
+    training.run()
+    return training.done
 
-    def __init__(self, dataset, count: int) -> None:
-        super().__init__(dataset)
-        self.count = min(count, len(dataset))
 
-    def __len__(self) -> int:
-        return self.count
+def _one_image(opt: dict[str, Any], signals: Signals) -> str:
+    start, sets = time.perf_counter(), len(opt['datasets'])
+    measure(opt, most=1)
+    took = f'took {time.perf_counter() - start:.1f} s'
+    return f'an image of {sets} data set{"s" if sets > 1 else ""}{_each(opt)} {took}'
+
+
+def _each(opt: dict[str, Any]) -> str:
+    return f' in each of {opt["world_size"]} processes' if opt['world_size'] > 1 else ''
 
 
 def _describe(lq: torch.Tensor | list | None) -> str:
@@ -135,9 +107,9 @@ def _describe(lq: torch.Tensor | list | None) -> str:
     return f' of {len(lq)} images' if isinstance(lq, (torch.Tensor, list)) else ''
 
 
-def _shorten(opt: dict[str, Any]) -> None:
+def _shorten(opt: dict[str, Any], root: str) -> None:
     """Leaves one step of a training, with a validation behind it; one bad step ends it."""
-    opt['path']['resume_state'] = None
+    opt['path']['resume_state'], opt['root_path'] = None, root
     if not opt['is_train']:
         return
     opt['train']['total_iter'] = 1

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -22,10 +23,6 @@ logger = logging.getLogger('lorair_arch')
 _GRACE = 30
 # What gloo says when another process has ended.
 _LOST = 'Connection closed by peer', 'Connection reset by peer'
-
-
-class StopValidation(Exception):
-    """Leads out of a validation that a signal has interrupted."""
 
 
 class Signals:
@@ -112,17 +109,25 @@ def signals() -> Iterator[Signals]:
         received.stop_listening()
 
 
+def interrupted(number: int, iteration: int, path: Path | None) -> Interrupted:
+    """Logs and gives the error that ends a training after an iteration, whose state, if it is a new one, is saved."""
+    saved = f'saved as {os.path.relpath(path)}; --auto_resume continues' if path else 'nothing new to save'
+    message = f'{signal.Signals(number).name} after iteration {iteration:,}: {saved}'
+    logger.info(message)
+    return Interrupted(message, 128 + number)
+
+
 class Watched:
     """A loader of a validation that can be interrupted before any image.
 
     Args:
         loader: The loader.
-        signals: Asked before each of the first `images`.
+        interrupt: Called before each of the first `images`.
         images: As many as every process has.
     """
 
-    def __init__(self, loader: DataLoader, signals: Signals, images: int) -> None:
-        self.loader, self.signals, self.images = loader, signals, images
+    def __init__(self, loader: DataLoader, interrupt: Callable[[], None], images: int) -> None:
+        self.loader, self.interrupt, self.images = loader, interrupt, images
         self.dataset = loader.dataset
 
     def __len__(self) -> int:
@@ -130,8 +135,8 @@ class Watched:
 
     def __iter__(self) -> Iterator:
         for i, batch in enumerate(self.loader):
-            if i < self.images and self.signals.requested():
-                raise StopValidation
+            if i < self.images:
+                self.interrupt()
             yield batch
 
 

@@ -1,36 +1,24 @@
-"""Data loaders for BasicSR's loop: exact epochs, randomness that repeats, validation split over the processes."""
+"""The loop's data: exact epochs, randomness that repeats, validation sets split over the processes."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from basicsr.data import build_dataloader as build_basicsr_dataloader
-from basicsr.data import build_dataset as build_basicsr_dataset
-from basicsr.data.prefetch_dataloader import CUDAPrefetcher as BasicSRCUDAPrefetcher
-from torch.utils.data import DataLoader, Dataset
+from basicsr.data import build_dataloader
+from basicsr.data.prefetch_dataloader import CUDAPrefetcher
+from torch.utils.data import DataLoader
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
-from lorair_arch.data.foreign import MISTAKES, NamedDataset
+from lorair_arch.data.foreign import build_dataset
 from lorair_arch.data.prior_cache import PriorCache
 from lorair_arch.data.sampler import EpochSampler, SeededDataset
-from lorair_arch.errors import DataError, LoRAIRError
+from lorair_arch.errors import DataError
+from lorair_arch.models.stage import is_stage
 from lorair_arch.training.interruption import outlive_signals
-
-
-def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
-    """Builds a data set; what BasicSR's own data sets refuse becomes a `DataError` that names the data set."""
-    try:
-        dataset = build_basicsr_dataset(dataset_opt)
-    except LoRAIRError:
-        raise
-    except MISTAKES as error:
-        raise DataError(f'data set {dataset_opt["name"]}: {error}') from error
-    if len(dataset) == 0:
-        raise DataError(f'data set {dataset_opt["name"]}: there are no images in it; check its paths')
-    return dataset if isinstance(dataset, AllInOneDataset) else NamedDataset(dataset)
 
 
 def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tuple[DataLoader, EpochSampler]:
@@ -44,7 +32,7 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
         dataset_opt: Those of the training set.
 
     Returns:
-        The loader and its sampler, with which BasicSR's loop sets the epoch.
+        The loader and its sampler, with which the loop sets the epoch.
 
     Raises:
         DataError: The data set cannot be built or does not fill one batch.
@@ -61,15 +49,9 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
     )
     # what a step accumulates is read as one batch, so that a step is an iteration everywhere
     images = dataset_opt['batch_size_per_gpu'] * opt['train'].get('accumulate', 1)
-    loader = build_basicsr_dataloader(
-        dataset,
-        {**dataset_opt, 'batch_size_per_gpu': images},
-        num_gpu=opt['num_gpu'],
-        dist=opt['dist'],
-        sampler=sampler,
-        seed=opt['manual_seed'],
-    )
-    loader.worker_init_fn = outlive_signals  # in place of seeding: each sample has a seed of its own
+    settings = {**dataset_opt, 'batch_size_per_gpu': images}
+    loader = build_dataloader(dataset, settings, num_gpu=opt['num_gpu'], dist=opt['dist'], sampler=sampler)
+    loader.worker_init_fn = outlive_signals  # they need no seed: each sample has one of its own
     if len(loader) == 0:
         raise DataError(
             f'data set {dataset_opt["name"]}: {len(dataset)} images do not fill one batch of '
@@ -82,56 +64,53 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
     return loader, sampler
 
 
-def build_val_loader(dataset: Dataset, opt: dict[str, Any], split: bool) -> DataLoader:
+def build_val_loader(opt: dict[str, Any], dataset_opt: dict[str, Any], most: int | None = None) -> DataLoader:
     """Builds the loader of a validation or test set: one image a batch, in order.
 
     Args:
-        dataset: The set.
         opt: All options.
-        split: Gives this process its share alone (every `world_size`-th image, nothing twice) for model classes that
-            gather the results; others want the whole set.
+        dataset_opt: Those of the set.
+        most: Images that this process reads at most; None: all that it is to read.
     """
-    indices = range(opt['rank'], len(dataset), opt['world_size']) if split else range(len(dataset))
-    pin_memory = dataset.opt.get('pin_memory', False)
+    dataset = build_dataset(dataset_opt)
+    first, step = (opt['rank'], opt['world_size']) if is_stage(opt) else (0, 1)
+    indices = range(first, len(dataset), step)[:most]
+    pin_memory = dataset_opt.get('pin_memory', False)
     return DataLoader(dataset, batch_size=1, sampler=indices, pin_memory=pin_memory, generator=torch.Generator())
 
 
-class CPUPrefetcher:
-    """Takes batches from a loader; unlike BasicSR's it starts the workers once an epoch, after the epoch is set."""
+class Batches:
+    """All batches of a training, epoch after epoch without an end; iterating gives the epoch and a batch.
 
-    def __init__(self, loader: DataLoader) -> None:
-        self.loader = loader
+    Args:
+        loader: The loader of the training set; its workers start once an epoch, after the epoch is set.
+        sampler: Its sampler.
+        epoch: The first one.
+        opt: All options; `prefetch_mode: cuda` copies a batch to the GPU while the one before is being worked on.
+    """
 
-    def reset(self) -> None:
-        self.batches = iter(self.loader)
+    def __init__(self, loader: DataLoader, sampler: EpochSampler, epoch: int, opt: dict[str, Any]) -> None:
+        self.loader, self.sampler, self.epoch, self.opt = loader, sampler, epoch, opt
+        self.batches: Any = None
 
-    def next(self) -> dict[str, Any] | None:
-        return next(self.batches, None)
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for epoch in itertools.count(self.epoch):
+            self.sampler.set_epoch(epoch)
+            if self.opt['datasets']['train'].get('prefetch_mode') == 'cuda':
+                prefetcher = CUDAPrefetcher(self.loader, self.opt)
+                self.batches, batches = prefetcher.loader, iter(prefetcher.next, None)
+            else:
+                self.batches = batches = iter(self.loader)
+            for batch in batches:
+                yield epoch, batch
 
     def close(self) -> None:
-        """Ends the workers now; the garbage collector would wait for each of them for seconds."""
-        _end_workers(getattr(self, 'batches', None))
-        self.batches = iter(())
+        """Ends the workers now; the garbage collector would wait for each of them for seconds.
 
-
-class CUDAPrefetcher(BasicSRCUDAPrefetcher):
-    """Copies the next batch to the GPU ahead of time; like `CPUPrefetcher` it starts with `reset`."""
-
-    def __init__(self, loader: DataLoader, opt: dict[str, Any]) -> None:
-        self.ori_loader, self.opt = loader, opt
-        self.stream = torch.cuda.Stream()
-        self.device = torch.device('cuda')
-
-    def close(self) -> None:
-        """As that of `CPUPrefetcher`."""
-        _end_workers(getattr(self, 'loader', None))
-        self.loader = iter(())
-
-
-def _end_workers(batches: Any) -> None:
-    # An error that a worker reports holds on to them, in its traceback, until the process ends.
-    if hasattr(batches, '_shutdown_workers'):
-        batches._shutdown_workers()
+        An error that a worker reports even holds on to them, in its traceback, until the process ends.
+        """
+        if hasattr(self.batches, '_shutdown_workers'):
+            self.batches._shutdown_workers()
 
 
 @contextlib.contextmanager

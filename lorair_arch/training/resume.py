@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 from collections.abc import Sequence
@@ -11,8 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader
+
+from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.errors import CheckpointError, OptionsError
+from lorair_arch.models.stage import is_stage
+from lorair_arch.options.reading import load_each
+from lorair_arch.training.checkpoints import numbered
+from lorair_arch.training.continuing import changes, check_continuable, in_words, options_of
+from lorair_arch.training.session import from_first
 from lorair_arch.weights.files import load_file
+
+logger = logging.getLogger('lorair_arch')
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,9 @@ class Progress:
         epochs, steps = divmod(steps - first, self.samples // self.step)
         return self.epoch + 1 + epochs, steps * self.step
 
-    def last_epoch(self, total_iter: int) -> int:
-        """Gives the epoch in which the last of `total_iter` iterations is taken."""
-        return self.place(total_iter - 1)[0]
+    def last_epoch(self, iteration: int) -> int:
+        """Gives the epoch in which an iteration is taken."""
+        return self.place(iteration - 1)[0]
 
     def resumed(self, before: Progress, iteration: int) -> Progress:
         """Goes on with these settings at the image that an earlier training would have taken next.
@@ -88,48 +97,60 @@ class Progress:
         return [f'{name} {now} (was {was})' for name, (was, now) in values.items() if was != now]
 
 
-logger = logging.getLogger('lorair_arch')
+def progress_of(
+    loader: DataLoader, sampler: EpochSampler, opt: dict[str, Any], state: dict[str, Any] | None
+) -> Progress:
+    """Relates the settings to those of the training that is continued, if any; says what is not as it was."""
+    sizes = opt['world_size'], loader.batch_size, len(loader.dataset), sampler.total
+    now = Progress(*sizes, opt['manual_seed'], str(torch.__version__))
+    if not state:
+        return now
+    before = Progress(**state['progress']) if state.get('progress') else now
+    resumed, changed = now.resumed(before, state['iter']), now.changes(before)
+    if changed:
+        epoch, start = resumed.place(state['iter'])
+        logger.warning(
+            f'{os.path.relpath(opt["path"]["resume_state"])} was saved with other settings: {", ".join(changed)}; '
+            f'going on after {start} images of epoch {epoch}'
+        )
+    return resumed
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Reads `path.resume_state`, or with `auto_resume` the newest sound state of the experiment.
 
-    Takes the place of BasicSR's function: tensors go to the CPU, nothing unsafe is unpickled, damaged files are passed
-    over, and options that have changed are named or, where they cannot change, refused. Model classes with
-    `restores_own_weights` load their networks themselves; for the others BasicSR's `check_resume` turns the
-    `path.pretrain_network_*` options to the networks that were saved along.
+    Tensors go to the CPU, nothing unsafe is unpickled, damaged files are passed over, and options that have changed are
+    named or, where they cannot change, refused. The model classes of the stages load their networks themselves; the
+    others by `path.pretrain_network_*`, which are turned to the networks that were saved along.
 
     Args:
         opt: The options; `path.resume_state` is set to the file that was found.
 
     Returns:
-        The state, or None for a fresh start.
+        The state, with the folder of the networks as `networks`, or None for a fresh start.
 
     Raises:
         CheckpointError: The file is no training state, or none of the experiment's states is sound.
         OptionsError: As `check_continuable`.
     """
-    from basicsr.utils import check_resume
-    from basicsr.utils.registry import MODEL_REGISTRY
-
     state = find_state(opt)
     if state is None:
         return None
     _tell_changes(opt, state)
-    if not getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False):
-        beside = {**opt, 'path': {**opt['path'], 'models': str(networks_folder(opt))}}
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it changes
-            check_resume(beside, state['iter'])
-        opt['path'] |= {**beside['path'], 'models': opt['path']['models']}
+    state['networks'], path = str(networks_folder(opt)), opt['path']
+    for key in () if is_stage(opt) else [key for key in opt if key.startswith('network_')]:
+        label = key.removeprefix('network_')
+        if key not in (path.get('ignore_resume_networks') or ()):
+            path[f'pretrain_{key}'] = os.path.join(state['networks'], f'net_{label}_{state["iter"]}.pth')
+        if f'param_key_{label}' in path:  # of averaged weights both are loaded
+            path[f'param_key_{label}'] = 'params'
     return state
 
 
 def find_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Finds, reads and checks the state to continue from; see `load_resume_state`."""
-    from lorair_arch.training.continuing import check_continuable
-
     if opt['auto_resume']:
-        newest = _agreed(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
+        newest = from_first(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
         opt['path']['resume_state'] = newest or opt['path'].get('resume_state')
     path = opt['path'].get('resume_state')
     if path is None:
@@ -146,15 +167,13 @@ def check_states(
 
     Args:
         command: 'train' or 'test'.
-        files, force_yml, auto_resume: As in `pipeline.run`.
+        files, force_yml, auto_resume: As in `train.run`.
         **kwargs: Those of `load_each`.
 
     Raises:
         OptionsError: As `load_each`, and as `load_resume_state`.
         CheckpointError: As `load_resume_state`.
     """
-    from lorair_arch.options.reading import load_each
-
     for file, opt in zip(files, load_each(files, command == 'train', os.getcwd(), force_yml, **kwargs)):
         named = opt['path'].get('resume_state')
         if command == 'test' or (named and not os.path.exists(named)):  # an earlier one of the files is to write it
@@ -172,8 +191,6 @@ def networks_folder(opt: dict[str, Any]) -> Path:
 
 
 def _tell_changes(opt: dict[str, Any], state: dict[str, Any]) -> None:
-    from lorair_arch.training.continuing import changes, in_words, options_of
-
     path = os.path.relpath(opt['path']['resume_state'])
     if 'options' not in state:
         logger.info(f'{path} is of an older version, which did not save its options: those of the file hold')
@@ -186,23 +203,9 @@ def _tell_changes(opt: dict[str, Any], state: dict[str, Any]) -> None:
         )
 
 
-def started_again() -> bool:
-    """Tells whether torchrun or SLURM had to start any of the processes again.
-
-    The launchers of other nodes than the one where a process failed do not count that.
-    """
-    import torch.distributed as dist
-
-    mine = any(int(os.environ.get(name, 0)) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
-    all_of_them = [False] * dist.get_world_size()
-    dist.all_gather_object(all_of_them, mine)
-    return any(all_of_them)
-
-
 def _newest_sound_state(opt: dict[str, Any]) -> str | None:
-    states = Path(opt['path']['training_states']).glob('*.state')
-    numbered = sorted((int(path.stem), path) for path in states if path.stem.isdecimal())
-    for iteration, path in reversed(numbered):
+    states = sorted(numbered(opt['path']['training_states']), reverse=True)
+    for iteration, path in states:
         try:
             _load_state(path)
             networks = list(Path(opt['path']['models']).glob(f'net_*_{iteration}.pth'))
@@ -214,7 +217,7 @@ def _newest_sound_state(opt: dict[str, Any]) -> str | None:
         if networks:
             return str(path)
         logger.warning(f'{path} has no networks in {opt["path"]["models"]}; trying the state before it')
-    if numbered:
+    if states:
         raise CheckpointError(
             f'none of the states in {opt["path"]["training_states"]} can be used; leave out --auto_resume to start '
             'anew (the old folder is kept under another name)'
@@ -228,14 +231,3 @@ def _load_state(path: str | Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f'{path} is not a training state: it has no {", ".join(sorted(missing))}')
     return state
-
-
-def _agreed(path: str | None) -> str | None:
-    """Gives every process the choice of the first one."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return path
-    choice = [path]
-    dist.broadcast_object_list(choice)
-    return choice[0]

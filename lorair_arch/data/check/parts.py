@@ -12,13 +12,12 @@ import numpy as np
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
-from lorair_arch.data.foreign import NamedDataset
+from lorair_arch.data.foreign import NamedDataset, build_dataset
 from lorair_arch.data.images.metadata import opened, read_metadata
 from lorair_arch.data.images.reading import decode_photo, read_bytes
 from lorair_arch.data.sources import checked, choose, class_of, compile_match, match_keys
 from lorair_arch.data.stores import Lmdb, Store, find_store
 from lorair_arch.errors import DataError, LoRAIRError, Mistake
-from lorair_arch.training.loaders import build_dataset
 
 
 class Facts(NamedTuple):
