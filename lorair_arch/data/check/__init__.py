@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
 from tqdm import tqdm
 
 from lorair_arch.data.check.parts import Facts, Finder, Image, Part, read_facts
@@ -163,7 +164,8 @@ def _paths(part: Part) -> list[str]:
 
 def _table(parts: list[Part], facts: dict[str, Facts | str]) -> str:
     """Gives the table: sizes are those of the smallest, the middle and the largest image, by their area."""
-    rows = [('data set', 'source', 'images', 'pairs', 'smallest', 'median', 'largest', 'kinds')]
+    header = ('data set', 'source', 'images', 'pairs', 'smallest', 'median', 'largest', 'kinds')
+    rows = []
     for part in parts:
         sound = [fact for _, fact in _sound(part, facts)]
         sizes = sorted((fact.size for fact in sound), key=lambda size: (size[0] * size[1], size)) or ['-']
@@ -171,7 +173,4 @@ def _table(parts: list[Part], facts: dict[str, Facts | str]) -> str:
         kinds = ', '.join(f'{count} {kind}' for kind, count in Counter(fact.kind for fact in sound).most_common())
         count = len(part.samples) if part.samples else len(_paths(part))
         rows.append((part.dataset, part.source, f'{count}', f'{len(part.pairs)}', *shown, kinds or '-'))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple('-' * width for width in widths))
-    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
-    return '\n'.join(lines) + '\n'
+    return tabulate(rows, header, 'github', disable_numparse=True) + '\n'
