@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import stat
-import struct
 import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
-from lorair_arch.data.images.writing import WRITABLE
+from lorair_arch.data.images.writing import PNG_HEADER, WRITABLE, with_chunks
 from lorair_arch.data.stores import image_files, natural_sort, normal
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import check_folder, exists, fitting
@@ -20,7 +19,6 @@ from lorair_arch.files import check_folder, exists, fitting
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
 _SOFTWARE = b'Software\0LoRA-IR'
-_PNG_HEADER = 33  # bytes: the signature, and the chunk that comes first
 
 
 class Job(NamedTuple):
@@ -79,15 +77,14 @@ def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = 
 
 def mark(png: bytes) -> bytes:
     """Says in a PNG what made it, for `is_marked`."""
-    chunk = struct.pack('>I', len(_SOFTWARE)) + (data := b'tEXt' + _SOFTWARE) + struct.pack('>I', zlib.crc32(data))
-    return png[:_PNG_HEADER] + chunk + png[_PNG_HEADER:]
+    return with_chunks(png, {b'tEXt': _SOFTWARE})
 
 
 def is_marked(path: str | os.PathLike[str]) -> bool:
     """Tells whether restoring has made a file."""
     try:
         with open(path, 'rb') as file:
-            return file.read(_PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
+            return file.read(PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
     except OSError:  # of which reading the image will tell
         return False
 
