@@ -107,8 +107,7 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
     suffix = output.suffix.lower()
     if suffix in WRITABLE and not as_folder:
         return output
-    if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    _check_is_no_file(output)
     if suffix and not as_folder:
         raise OutputError(
             f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
@@ -120,8 +119,7 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
 def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
     if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
         raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
-    if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    _check_is_no_file(output)
     if _identity(output) == _identity(source):
         raise OutputError(
             f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
@@ -150,6 +148,11 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
     jobs = [Job(source / name, output / target) for name, target in names.items()]
     renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _named(name, 0)]
     return Plan(jobs, results=results, renamed=renamed, refused=refused)
+
+
+def _check_is_no_file(output: Path) -> None:
+    if os.path.lexists(output) and not os.path.isdir(output):
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
 
 
 def _within(output: Path) -> Callable[[Path], Path | None]:
