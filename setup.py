@@ -33,6 +33,7 @@ setup(
         'safetensors>=0.4',
         'scikit-image>=0.22',
         'setuptools<82',  # TensorBoard imports pkg_resources
+        'tabulate>=0.9',
         'tifffile>=2025.5.10',
         'torch>=2.6',  # before, weights_only=True could be made to run code (CVE-2025-32434)
         'torchvision>=0.21',

@@ -29,6 +29,7 @@ WRITE_ERRORS = {
     errno.ELOOP: 'remove the links that lead to each other',
 }
 _LONGEST_NAME = 255  # bytes, on nearly every file system
+_MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 _NO_FILES = {stat.S_IFDIR: 'a folder', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFIFO: 'a pipe'}
 
 
@@ -176,9 +177,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-_MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 
 
 def decode(content: bytes | memoryview, errors: str = 'strict') -> str:

@@ -43,12 +43,12 @@ def test_sound_data(here, capsys):
     assert cli.lorair(['data', 'check', '-opt', write_options(here, stage('router'))]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        '| data set   | source | images | pairs | smallest | median  | largest | kinds  |\n'
-        '| ---------- | ------ | ------ | ----- | -------- | ------- | ------- | ------ |\n'
-        '| tiny_train | noise  | 14     | 7     | 28 x 24  | 34 x 24 | 40 x 24 | 14 PNG |\n'
-        '| tiny_train | rain   | 7      | 0     | 28 x 24  | 34 x 24 | 40 x 24 | 7 PNG  |\n'
-        '| tiny_val   | noise  | 6      | 3     | 42 x 24  | 44 x 24 | 46 x 24 | 6 PNG  |\n'
-        '| tiny_val   | rain   | 3      | 0     | 42 x 24  | 44 x 24 | 46 x 24 | 3 PNG  |\n'
+        '| data set   | source   | images   | pairs   | smallest   | median   | largest   | kinds   |\n'
+        '|------------|----------|----------|---------|------------|----------|-----------|---------|\n'
+        '| tiny_train | noise    | 14       | 7       | 28 x 24    | 34 x 24  | 40 x 24   | 14 PNG  |\n'
+        '| tiny_train | rain     | 7        | 0       | 28 x 24    | 34 x 24  | 40 x 24   | 7 PNG   |\n'
+        '| tiny_val   | noise    | 6        | 3       | 42 x 24    | 44 x 24  | 46 x 24   | 6 PNG   |\n'
+        '| tiny_val   | rain     | 3        | 0       | 42 x 24    | 44 x 24  | 46 x 24   | 3 PNG   |\n'
     )
     assert err == '20 images read: 0 mistakes, 0 warnings\n'
 

@@ -11,7 +11,6 @@ from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.benchmark.allocations import peak_allocation
 from lorair_arch.errors import OptionsError
-from lorair_arch.restoring import tiling as tile_means
 from lorair_arch.restoring.tiling import TileMeans, place, restore_tiled, smallest_tile
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, perturbed
 
@@ -125,7 +124,7 @@ def test_nothing_stays_behind_after_an_error(restorer, monkeypatch):
     def fail(*_):
         raise RuntimeError('out of memory')
 
-    monkeypatch.setattr(tile_means.TileMeans, 'beforehand', fail)
+    monkeypatch.setattr(TileMeans, 'beforehand', fail)
     with pytest.raises(RuntimeError):
         restorer(photo(70, 90), tile=32)
     assert not any(module._forward_hooks for module in restorer.net.modules())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from tabulate import tabulate
+
 
 def as_table(results: dict[str, dict]) -> str:
     """Gives the results as a table: key, ratio (or value with its unit), spread, what it is."""
-    rows = [('key', 'ratio', 'spread', 'what it is')]
+    rows = []
     for key, result in results.items():
         value = result['value']
         shown, low, high = (_number(value[part], value['unit']) for part in ('median', 'low', 'high'))
         rows.append((key, f'{shown} {value["unit"]}'.strip(), f'{low} to {high}', result['what']))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple('-' * width for width in widths))
-    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
-    return '\n'.join(lines) + '\n'
+    return tabulate(rows, ('key', 'ratio', 'spread', 'what it is'), 'github', disable_numparse=True) + '\n'
 
 
 def _number(value: float, unit: str) -> str:

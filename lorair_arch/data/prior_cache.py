@@ -28,7 +28,9 @@ from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.weights.loading import load_file, load_into, save_file, state_dict_of
 from lorair_arch.weights.recognise import other_classes
 
-KIND = 'priors'
+logger = logging.getLogger('lorair_arch')
+
+_KIND = 'priors'
 _AGAIN = 'run lorair data cache-priors --overwrite'
 
 
@@ -49,7 +51,7 @@ class PriorCache:
     def __init__(self, path: str) -> None:
         loaded = load_file(path)
         self.path, self.about, tensors = path, loaded.get('lorair') or {}, loaded.get('params')
-        if self.about.get('kind') != KIND:
+        if self.about.get('kind') != _KIND:
             raise CheckpointError(f'{path} is not a cache of priors: lorair data cache-priors writes one')
         self.prior, self.logits = tensors['prior'], tensors['logits']
         self._rows = {key.tobytes(): row for row, key in enumerate(tensors['keys'].numpy())}
@@ -78,19 +80,15 @@ class PriorCache:
         mistake = other_classes(self.about, opt.get('degradations'))
         if mistake:
             raise CheckpointError(f'{self.path} {mistake}')
-        path, network = opt['path'], opt['network_g']
+        path, router, network = opt['path'], opt.get('network_router'), opt['network_g']
+        made = f'{self.path} was made with '
         file, param_key = path.get('pretrain_network_router'), path.get('param_key_router', 'params')
         if file and fingerprint(state_dict_of(file, param_key)[0]) != self.about['router']:
-            raise CheckpointError(
-                f'{self.path} was made with other weights of the router than {file} [{param_key}]: {_AGAIN}'
-            )
-        if opt.get('network_router'):
-            for key, value in settings(opt['network_router']).items():
-                made = self.about['network'].get(key)
-                if made != value:
-                    raise CheckpointError(
-                        f'{self.path} was made with network_router.{key} {made!r}, the options say {value!r}: {_AGAIN}'
-                    )
+            raise CheckpointError(f'{made}other weights of the router than {file} [{param_key}]: {_AGAIN}')
+        for key, value in settings(router).items() if router else ():
+            known = self.about['network'].get(key)
+            if known != value:
+                raise CheckpointError(f'{made}network_router.{key} {known!r}, the options say {value!r}: {_AGAIN}')
         sizes = {'prior': ('prior_dim', network.get('prior_dim', 384))} if network['type'] == 'LoRAIR' else {}
         if network.get('lora'):
             sizes['logits'] = 'lora.num_experts', network['lora']['num_experts']
@@ -98,6 +96,43 @@ class PriorCache:
             found = getattr(self, name).shape[1]
             if found != size:
                 raise CheckpointError(f'{self.path} holds {name} of size {found}, but network_g.{key} is {size}')
+
+
+def cache_priors(file: str, output: str | None = None, overwrite: bool = False) -> None:
+    """Writes prior and logits of every image that an options file trains on.
+
+    Args:
+        file: Options of pre-training or fine-tuning.
+        output: Where to (`*.safetensors`); None: `path.prior_cache` of the options.
+        overwrite: Whether it may replace a file that exists, other than the router's weights.
+
+    Raises:
+        LoRAIRError: The options, the images or the router's weights are wrong, or the file cannot be written.
+    """
+    opt = _options(file)
+    data, network, path = opt['datasets']['train'], dict(opt['network_router']), opt['path']
+    output = output or path.get('prior_cache')
+    if not output:
+        raise OptionsError(f'{file}: path.prior_cache is missing: say there, or with -o, where the priors go')
+    if not output.endswith('.safetensors'):
+        raise OptionsError(f'the priors are to go to {output!r}: expected a name that ends in .safetensors')
+    check_output(output, overwrite, [file, *(path[key] for key in path if 'pretrain_network' in key and path[key])])
+    images = _Images(AllInOneDataset(data))
+    weights = path['pretrain_network_router']
+    state_dict, description = state_dict_of(weights, path.get('param_key_router', 'params'))
+    router = ARCH_REGISTRY.get(network.pop('type'))(**network)
+    load_into(router, state_dict, path=weights)
+    router.eval().to(device_name(opt['num_gpu']))
+    loader = DataLoader(images, batch_size=None, num_workers=data['num_worker_per_gpu'])
+    about = {'kind': _KIND, 'router': fingerprint(state_dict), 'network': settings(opt['network_router'])}
+    about['degradations'] = opt.get('degradations') or (description or {}).get('degradations') or []
+    tensors = _ask(router, loader)
+    save_file({'params': tensors, 'lorair': about}, output)
+    count, sizes = len(tensors['keys']), {name: tensors[name].shape[1] for name in ('prior', 'logits')}
+    logger.info(
+        f'{output}: priors of {sizes["prior"]} numbers and logits of {sizes["logits"]} classes of {count} images, '
+        f'{os.path.getsize(output) / 2**20:.1f} MiB; to train with it: train.prior: cached, path.prior_cache: {output}'
+    )
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
@@ -117,47 +152,6 @@ def settings(network: Mapping[str, Any]) -> dict[str, Any]:
     # where the weights once came from, and whether they were trained, is past when they are loaded
     options = {k: v for k, v in (defaults | dict(network)).items() if k not in ('pretrained', 'freeze_clip')}
     return json.loads(json.dumps(options))
-
-
-logger = logging.getLogger('lorair_arch')
-
-
-def cache_priors(file: str, output: str | None = None, overwrite: bool = False) -> None:
-    """Writes prior and logits of every image that an options file trains on.
-
-    Args:
-        file: Options of pre-training or fine-tuning.
-        output: Where to (`*.safetensors`); None: `path.prior_cache` of the options.
-        overwrite: Whether it may replace a file that exists, other than the router's weights.
-
-    Raises:
-        LoRAIRError: The options, the images or the router's weights are wrong, or the file cannot be written.
-    """
-    opt = _options(file)
-    output = output or opt['path'].get('prior_cache')
-    if not output:
-        raise OptionsError(f'{file}: path.prior_cache is missing: say there, or with -o, where the priors go')
-    if not output.endswith('.safetensors'):
-        raise OptionsError(f'the priors are to go to {output!r}: expected a name that ends in .safetensors')
-    weights = [path for key, path in opt['path'].items() if key.startswith('pretrain_network') and path]
-    check_output(output, overwrite, [file, *weights])
-    images = _Images(AllInOneDataset(opt['datasets']['train']))
-    weights = opt['path']['pretrain_network_router']
-    state_dict, description = state_dict_of(weights, opt['path'].get('param_key_router', 'params'))
-    options = dict(opt['network_router'])
-    router = ARCH_REGISTRY.get(options.pop('type'))(**options)
-    load_into(router, state_dict, path=weights)
-    router.eval().to(device_name(opt['num_gpu']))
-    loader = DataLoader(images, batch_size=None, num_workers=opt['datasets']['train']['num_worker_per_gpu'])
-    about = {'kind': KIND, 'router': fingerprint(state_dict), 'network': settings(opt['network_router'])}
-    about['degradations'] = opt.get('degradations') or (description or {}).get('degradations') or []
-    tensors = _ask(router, loader)
-    save_file({'params': tensors, 'lorair': about}, output)
-    count, sizes = len(tensors['keys']), {name: tensors[name].shape[1] for name in ('prior', 'logits')}
-    logger.info(
-        f'{output}: priors of {sizes["prior"]} numbers and logits of {sizes["logits"]} classes of {count} images, '
-        f'{os.path.getsize(output) / 2**20:.1f} MiB; to train with it: train.prior: cached, path.prior_cache: {output}'
-    )
 
 
 def _options(file: str) -> dict[str, Any]:

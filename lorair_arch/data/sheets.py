@@ -18,6 +18,8 @@ from lorair_arch.data.foreign import build_dataset
 from lorair_arch.errors import OptionsError
 
 _INK, _SOFT, _PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
+_DRAWS = 60  # for each sample on the sheet, at most: rare degradations take a while to be drawn
+_CELL = 224
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,18 @@ def comparison_sheet(
                 f'{len(columns)} columns'
             )
     gap, margin = cell // 20, cell // 8
-    large, medium, small = (ImageFont.load_default(size) for size in (cell / 9, cell / 15, cell / 17))
+    large, medium, small = (ImageFont.load_default(cell / part) for part in (9, 15, 17))
     pictures = [[_fit(image, cell) for image in row.images] for row in rows]
     heights = [max(picture.height for picture in row) for row in pictures]
     label_width = round(max(medium.getlength(row.label) for row in rows)) + 2 * gap
-    left, line = margin + label_width, cell // 9
-    top = margin + round(cell / 9 * 1.3) + 2 * line + gap
-    size = (
-        left + len(columns) * (cell + gap) - gap + margin,
-        top + sum(heights) + len(rows) * (line + gap) - gap + margin,
-    )
-    sheet = Image.new('RGB', size, _PAPER)
+    left, line, below_title = margin + label_width, cell // 9, margin + round(cell / 9 * 1.3)
+    top = below_title + 2 * line + gap
+    lefts = [left + i * (cell + gap) for i in range(len(columns))]
+    height = top + sum(heights) + len(rows) * (line + gap) - gap + margin
+    sheet = Image.new('RGB', (lefts[-1] + cell + margin, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, margin), title, _INK, large, anchor='la')
-    draw.text((margin, margin + round(cell / 9 * 1.3)), subtitle, _SOFT, small, anchor='la')
-    lefts = [left + i * (cell + gap) for i in range(len(columns))]
+    draw.text((margin, below_title), subtitle, _SOFT, small, anchor='la')
     for x, column in zip(lefts, columns):
         draw.text((x, top - line // 3), column, _INK, medium, anchor='ls')
     for row, images, height in zip(rows, pictures, heights):
@@ -83,15 +82,6 @@ def comparison_sheet(
             draw.text((x, top + picture.height + line // 6), caption, _SOFT, small, anchor='la')
         top += height + line + gap
     return sheet
-
-
-def _fit(image: np.ndarray, width: int) -> Image.Image:
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    return Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-
-
-_DRAWS = 60  # for each sample on the sheet, at most: rare degradations take a while to be drawn
-_CELL = 224
 
 
 def show_data(file: str, phase: str = 'train', samples: int = 4, seed: int = 0) -> Image.Image:
@@ -123,12 +113,15 @@ def show_data(file: str, phase: str = 'train', samples: int = 4, seed: int = 0) 
     return comparison_sheet(f'{phase}: {options["name"]}', subtitle, ['degraded', 'clean'] * samples, rows, _CELL)
 
 
+def _fit(image: np.ndarray, width: int) -> Image.Image:
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+
+
 def _gather(dataset: Dataset, samples: int, training: bool) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Draws until there are enough samples (degraded, clean) of each degradation, or it takes too long."""
     own = isinstance(dataset, AllInOneDataset)
-    groups: dict[str, list] = (
-        {name: [] for name in dict.fromkeys(s.degradation for s in dataset.sources)} if own else {}
-    )
+    groups: dict[str, list] = {source.degradation: [] for source in dataset.sources} if own else {}
     total = samples * max(len(groups), 1)
     with tqdm(total=total, desc='Drawing', unit='image', leave=False, disable=None) as bar:
         for index in range(_DRAWS * total if training and own else len(dataset)):

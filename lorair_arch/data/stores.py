@@ -63,10 +63,9 @@ class Folder(Store):
         self._files: dict[str, str] = {}
         twice = []
         for name in natural_sort(image_files(root)):
-            key = os.path.splitext(name)[0]
-            if key in self._files:
-                twice.append(f"'{self._files[key]}' and '{name}'")
-            self._files.setdefault(key, name)
+            first = self._files.setdefault(os.path.splitext(name)[0], name)
+            if first != name:
+                twice.append(f"'{first}' and '{name}'")
         self.mistakes = [Mistake(f"'{root}' holds both ", twice, '; keep one of them')] if twice else []
         if not self._files:
             is_lmdb = Path(root, 'data.mdb').exists()

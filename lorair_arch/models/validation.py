@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
+from textwrap import indent
 from typing import Any
 
 import torch.distributed as dist
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import get_dist_info
+from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
@@ -145,7 +147,5 @@ class Validated:
 def table(header: Iterable[str], rows: Iterable[Iterable]) -> str:
     """Lays out rows under a header; numbers with four decimals, '-' for None, right-aligned."""
     rows = [[cell if isinstance(cell, str) else '-' if cell is None else f'{cell:.4f}' for cell in row] for row in rows]
-    rows.insert(0, list(header))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [row[0].ljust(widths[0]) + ''.join(f'  {c:>{w}}' for c, w in zip(row[1:], widths[1:])) for row in rows]
-    return '\n'.join('  ' + line for line in lines)
+    lines = tabulate(rows, list(header), 'plain', stralign='right', colalign=('left',), disable_numparse=True)
+    return indent(lines, '  ')

@@ -80,14 +80,13 @@ def _path(path: str | Path, what: str) -> Path:
 
 def _announce(planned: Plan) -> None:
     """Says what is not done as one might expect."""
-    done, results, renamed = planned.done, planned.results, planned.renamed
-    for what, paths, after in (
-        ('skipped, as the result exists (--overwrite replaces it)', [job.target for job in done], ''),
-        ('not restored again, as results of an earlier run', results, ''),
-        ('named like their images, suffix and all, as they would share a name', [job.target for job in renamed], ''),
-    ):
+    for what, paths in {
+        'skipped, as the result exists (--overwrite replaces it)': [job.target for job in planned.done],
+        'not restored again, as results of an earlier run': planned.results,
+        'named like their images, suffix and all, as they would share a name': [job.target for job in planned.renamed],
+    }.items():
         if paths:
-            logger.info(Mistake(f'{_images(len(paths))} {what}: ', quoted(paths), after).sentence())
+            logger.info(Mistake(f'{_images(len(paths))} {what}: ', quoted(paths), '').sentence())
 
 
 def _images(count: int) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import stat
-import struct
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
-from lorair_arch.data.images.writing import WRITABLE
+from lorair_arch.data.images.writing import PNG_HEADER, WRITABLE, with_chunks
 from lorair_arch.data.stores import image_files, natural_sort, normal
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import check_folder, exists, fitting
@@ -20,7 +20,6 @@ from lorair_arch.files import check_folder, exists, fitting
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
 _SOFTWARE = b'Software\0LoRA-IR'
-_PNG_HEADER = 33  # bytes: the signature, and the chunk that comes first
 
 
 class Job(NamedTuple):
@@ -61,9 +60,8 @@ def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = 
         DataError: There are no images. As an OutputError: the output does not fit the input, is one of its images or
             cannot be written.
     """
-    is_folder = _is_folder(source)
     as_folder = as_folder or os.path.isdir(output)
-    if is_folder:
+    if _is_folder(source):
         whole = _plan_folder(source, output, as_folder)
     else:
         whole = Plan([Job(source, _target_of_one(source, output, as_folder))])
@@ -79,15 +77,14 @@ def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = 
 
 def mark(png: bytes) -> bytes:
     """Says in a PNG what made it, for `is_marked`."""
-    chunk = struct.pack('>I', len(_SOFTWARE)) + (data := b'tEXt' + _SOFTWARE) + struct.pack('>I', zlib.crc32(data))
-    return png[:_PNG_HEADER] + chunk + png[_PNG_HEADER:]
+    return with_chunks(png, {b'tEXt': _SOFTWARE})
 
 
 def is_marked(path: str | os.PathLike[str]) -> bool:
     """Tells whether restoring has made a file."""
     try:
         with open(path, 'rb') as file:
-            return file.read(_PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
+            return file.read(PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
     except OSError:  # of which reading the image will tell
         return False
 
@@ -97,10 +94,8 @@ def _is_folder(source: Path) -> bool:
     try:
         kind = os.stat(source).st_mode
     except FileNotFoundError:
-        what = (
-            f"is a link to '{os.readlink(source)}', which does not exist" if source.is_symlink() else 'does not exist'
-        )
-        raise DataError(f"input '{source}' {what}: check the path") from None
+        link = f"is a link to '{os.readlink(source)}', which " if source.is_symlink() else ''
+        raise DataError(f"input '{source}' {link}does not exist: check the path") from None
     except OSError as error:
         raise DataError(f"input '{source}' cannot be read: {error.strerror}") from error
     if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
@@ -112,8 +107,7 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
     suffix = output.suffix.lower()
     if suffix in WRITABLE and not as_folder:
         return output
-    if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    _check_is_no_file(output)
     if suffix and not as_folder:
         raise OutputError(
             f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
@@ -125,14 +119,13 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
 def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
     if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
         raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
-    if os.path.lexists(output) and not os.path.isdir(output):
-        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
+    _check_is_no_file(output)
     if _identity(output) == _identity(source):
         raise OutputError(
             f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
             f"such as '{output / 'restored'}'"
         )
-    within = _Folder(output)
+    within = _within(output)
     results, originals, refused, taken = [], [], [], set()
     for name in natural_sort(image_files(str(source), (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))):
         if name.lower().endswith(OTHER_SUFFIXES):
@@ -141,41 +134,38 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
         if os.path.exists(source / name) and not os.path.isfile(source / name):  # a pipe would be waited for for ever
             refused.append(f"cannot read '{source / name}': it is no file")
             continue
-        inner = within.relative(source / name)
+        inner = within((source / name).parent)
         if inner is not None and is_marked(source / name):
             results.append(source / name)
             continue
         originals.append(name)
         if inner is not None:  # an original in the output folder: no result gets its name
-            taken.add(_folded(inner))
+            taken.add(_folded(str(inner / Path(name).name)))
     if not originals and not refused:
         what = f"no images beside the results in output '{output}'" if results else 'no images'
         raise DataError(f"input '{source}' holds {what}: check the paths")
     names = _names(originals, taken)
     jobs = [Job(source / name, output / target) for name, target in names.items()]
-    renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _short(name)]
+    renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _named(name, 0)]
     return Plan(jobs, results=results, renamed=renamed, refused=refused)
 
 
-class _Folder:
-    """Finds out what lies within a folder, by whatever way it was reached."""
+def _check_is_no_file(output: Path) -> None:
+    if os.path.lexists(output) and not os.path.isdir(output):
+        raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
 
-    def __init__(self, folder: Path) -> None:
-        self._identity = _identity(folder)
-        self._inner: dict[Path, Path | None] = {}
 
-    def relative(self, path: Path) -> str | None:
-        """Gives a path relative to the folder, or None if it does not lead into it."""
-        parent = self._find(path.parent)
-        return None if parent is None else str(parent / path.name)
+def _within(output: Path) -> Callable[[Path], Path | None]:
+    """Gives a function that tells where in the output a folder lies, by whatever way it was reached; None: outside."""
+    identity = _identity(output)
 
-    def _find(self, folder: Path) -> Path | None:
-        if folder not in self._inner:
-            real = Path(_real(folder))
-            above = [real, *real.parents]
-            inner = (real.relative_to(f) for f in above if self._identity and _identity(f) == self._identity)
-            self._inner[folder] = next(inner, None)
-        return self._inner[folder]
+    @functools.cache  # a folder has many images
+    def place(folder: Path) -> Path | None:
+        real = Path(os.path.realpath(folder))
+        above = (f for f in (real, *real.parents) if identity and _identity(f) == identity)
+        return next((real.relative_to(f) for f in above), None)
+
+    return place
 
 
 def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
@@ -187,48 +177,26 @@ def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
     taken = taken | {_folded(str(folder)) for name in originals for folder in Path(name).parents}
     levels = dict.fromkeys(originals, 0)
     while True:
-        names = {name: _WAYS[level](name) for name, level in levels.items()}
-        count = Counter(map(_folded, names.values()))
-        clashing = [
-            name
-            for name, target in names.items()
-            if _WAYS[levels[name]] is not _unique and (count[_folded(target)] > 1 or _folded(target) in taken)
-        ]
+        names = {name: _named(name, level) for name, level in levels.items()}
+        folded = {name: _folded(target) for name, target in names.items()}
+        count = Counter(folded.values())
+        clashing = [name for name in names if levels[name] < 2 and (count[folded[name]] > 1 or folded[name] in taken)]
         if not clashing:
             return names
         for name in clashing:
             levels[name] += 1
 
 
-def _short(name: str) -> str:
-    """a.jpg: a.png"""
+def _named(name: str, level: int) -> str:
+    """a.jpg: a.png; else a.jpg.png; where there is a.JPG too: a.jpg-4f2a6b1c.png"""
     path = Path(name)
-    return str(path.with_name(fitting(path.stem, '.png')))
-
-
-def _long(name: str) -> str:
-    """a.jpg: a.jpg.png"""
-    path = Path(name)
-    return str(path.with_name(fitting(path.name, '.png')))
-
-
-def _unique(name: str) -> str:
-    """a.jpg, where there is a.JPG: a.jpg-4f2a6b1c.png"""
-    path = Path(name)
-    return str(path.with_name(fitting(f'{path.name}-{zlib.crc32(os.fsencode(name)):08x}', '.png')))
-
-
-_WAYS = _short, _long, _unique
+    stem = (path.stem, path.name, f'{path.name}-{zlib.crc32(os.fsencode(name)):08x}')[level]
+    return str(path.with_name(fitting(stem, '.png')))
 
 
 def _folded(name: str) -> str:
     """Gives what file systems that ignore case, or how accents are written, make of a name."""
     return normal(normal(name).casefold())
-
-
-@functools.lru_cache(maxsize=1)  # images of a folder follow each other
-def _real(folder: Path) -> str:
-    return os.path.realpath(folder)
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -253,8 +221,9 @@ def _protect(jobs: list[Job]) -> None:
 def _tell_apart(jobs: list[Job]) -> None:
     """Raises an OutputError if links within the output lead the results of two images to the same file."""
     seen: dict[tuple[str, str], Job] = {}
+    real = functools.cache(os.path.realpath)  # a folder has many images
     for job in jobs:
-        place = _real(job.target.parent), _folded(job.target.name)
+        place = real(job.target.parent), _folded(job.target.name)
         other = seen.setdefault(place, job)
         if other is not job:
             raise OutputError(

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lorair_arch.data.images.photo import Photo, from_pillow
+from lorair_arch.data.images.colours import from_pillow
+from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import to_float
 from lorair_arch.devices import device_name
 from lorair_arch.errors import DataError, OptionsError, did_you_mean
@@ -82,11 +83,8 @@ class Restorer:
             OptionsError: `degradation` or `tile` is wrong.
         """
         self.check(degradation, tile)
-        if isinstance(image, Image.Image):
-            photo = _from_pillow(image)
-            restored = self(photo.pixels, degradation, tile)
-            return restored if photo.alpha is None else np.dstack([restored, photo.alpha])
-        lq = _to_tensor(image)
+        photo = _photo_of(image)
+        lq = _to_tensor(photo.pixels)
         try:
             logits, prior = self.router(lq.to(self.device))
             if degradation != AUTO:
@@ -105,15 +103,13 @@ class Restorer:
             ) from error
         if (lq == lq[:, :1]).all():
             restored = restored.clamp(0, 1).mean(1, keepdim=True).expand_as(restored)
-        image = np.asarray(image)
-        restored = _to_image(restored, image.dtype)
-        return restored if image.shape == restored.shape else restored[..., 0].reshape(image.shape)
+        restored = _to_image(restored, photo.pixels)
+        return restored if photo.alpha is None else np.dstack([restored, photo.alpha])
 
     @torch.inference_mode()
     def degradations(self, image: np.ndarray | Image.Image) -> dict[str, float]:
         """Gives the probability of each degradation, as the router sees the image (see `__call__`)."""
-        image = _from_pillow(image).pixels if isinstance(image, Image.Image) else image
-        logits, _ = self.router(_to_tensor(image).to(self.device))
+        logits, _ = self.router(_to_tensor(_photo_of(image).pixels).to(self.device))
         return dict(zip(self.names, logits[0].float().softmax(0).tolist()))
 
     def check(self, degradation: str, tile: int | None) -> None:
@@ -127,13 +123,14 @@ class Restorer:
             raise OptionsError(f'tile is {tile} pixels, but must be at least {smallest}; 512 is a good start')
 
 
-def _from_pillow(image: Image.Image) -> Photo:
-    return Photo(np.asarray(image)) if image.mode == 'F' else from_pillow(image, 'of Pillow')
+def _photo_of(image: np.ndarray | Image.Image) -> Photo:
+    if isinstance(image, Image.Image) and image.mode != 'F':
+        return from_pillow(image, 'of Pillow')
+    return Photo(np.asarray(image))
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
     """Checks an image and gives it as [1, 3, H, W], float32 in [0, 1]."""
-    image = np.asarray(image)
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
@@ -148,8 +145,9 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
 
 
-def _to_image(restored: Tensor, dtype: np.dtype) -> np.ndarray:
+def _to_image(restored: Tensor, like: np.ndarray) -> np.ndarray:
     image = restored[0].clamp(0, 1).permute(1, 2, 0).numpy()
-    if np.issubdtype(dtype, np.floating):
-        return image.astype(dtype)
-    return (image * np.iinfo(dtype).max).round().astype(dtype)
+    if np.issubdtype(like.dtype, np.integer):
+        image = (image * np.iinfo(like.dtype).max).round()
+    image = image.astype(like.dtype)
+    return image if image.shape == like.shape else image[..., 0].reshape(like.shape)

@@ -1,14 +1,13 @@
 """Restores an image in overlapping tiles, so that the memory of the network does not grow with the image.
 
 A tile gives what the whole image would give if it starts where the network's strides do, sees enough beyond what it is
-used for, and has the means over space of the whole image (`tile_means.py`).
+used for, and has the means over space of the whole image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,62 +15,9 @@ from torch import Tensor, nn
 
 from lorair_arch.archs.nafblock import SpatialMean
 
-_GOLDEN = 0.6180339887498949
-
-Core = tuple[slice, slice]  # rows and columns within a tile, in pixels of the image
-
-
-class TileMeans:
-    """Gives the blocks of a network the means of the whole image, as long as it is entered.
-
-    Means over windows (`local_pool_size`) are left alone: they are taken of a block's surroundings in any case.
-
-    Args:
-        net: The network that runs the tiles.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        self._all = [m for m in net.modules() if isinstance(m, SpatialMean) and m.window.train_size is None]
-        self._sums: dict[nn.Module, tuple[Tensor, int]] = {}
-        self._core: Core | None = None
-
-    def __enter__(self) -> TileMeans:
-        self._hooks = [mean.register_forward_hook(self._replace) for mean in self._all]
-        return self
-
-    def __exit__(self, *_) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def beforehand(self, tiles: Sequence) -> list:
-        """Gives the tiles to run beforehand, in an order that soon has seen all parts of the image."""
-        order = sorted(range(len(tiles)), key=lambda i: i * _GOLDEN % 1)
-        return [tiles[i] for i in order] if self._all else []
-
-    @contextmanager
-    def recorded(self, core: Core) -> Iterator[None]:
-        """Counts the means of the tile that is run within the context; `core` is the part of it that no other has."""
-        self._core = core
-        try:
-            yield
-        finally:
-            self._core = None
-
-    def _replace(self, mean: SpatialMean, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-        total, count = self._sums.get(mean, (0, 0))
-        if self._core:
-            stride, multiple = mean.window.stride, mean.window.multiple
-            rows, columns = (
-                slice(part.start // stride, math.ceil(part.stop / multiple) * multiple // stride) for part in self._core
-            )  # up to where the network pads the image
-            features = inputs[0][:, :, rows, columns]
-            total, count = total + features.sum((2, 3), keepdim=True), count + features.shape[2:].numel()
-            self._sums[mean] = total, count
-        return total / count
-
-
 # Neighbours share an eighth of their side or more, at least so many pixels.
 _PART, _LEAST = 8, 16
+_GOLDEN = 0.6180339887498949
 
 
 class Span(NamedTuple):
@@ -115,8 +61,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
     out = torch.zeros_like(image)
     with TileMeans(net) as means:
         for row, column in means.beforehand(tiles):
-            with means.recorded((row.core, column.core)):
-                restore(row, column)
+            restore(row, column)
         for row, column in tiles:
             out[..., row.seen, column.seen] += restore(row, column) * row.weights[:, None] * column.weights
     return out
@@ -156,6 +101,52 @@ def place(length: int, tile: int, multiple: int) -> list[Span]:
         Span(slice(start, stop), slice(low - start, high - start), weight / total[start:stop])
         for start, stop, low, high, weight in zip(starts, stops, cuts, cuts[1:], weights)
     ]
+
+
+class TileMeans:
+    """Gives the blocks of a network the means of the whole image, as long as it is entered.
+
+    Means over windows (`local_pool_size`) are left alone: they are taken of a block's surroundings in any case.
+
+    Args:
+        net: The network that runs the tiles.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._all = [m for m in net.modules() if isinstance(m, SpatialMean) and m.window.train_size is None]
+        self._sums: dict[nn.Module, tuple[Tensor, int]] = {}
+        self._cores: tuple[slice, slice] | None = None
+
+    def __enter__(self) -> TileMeans:
+        self._hooks = [mean.register_forward_hook(self._replace) for mean in self._all]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def beforehand(self, tiles: list[tuple[Span, Span]]) -> Iterator[tuple[Span, Span]]:
+        """Gives the tiles, rows and columns, to be run one by one beforehand, and counts the means of their cores.
+
+        Their order soon has seen all parts of the image.
+        """
+        for i in sorted(range(len(tiles)), key=lambda i: i * _GOLDEN % 1) if self._all else ():
+            self._cores = tiles[i][0].core, tiles[i][1].core
+            yield tiles[i]
+        self._cores = None
+
+    def _replace(self, mean: SpatialMean, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        total, count = self._sums.get(mean, (0, 0))
+        if self._cores:
+            stride, multiple = mean.window.stride, mean.window.multiple
+            rows, columns = (
+                slice(core.start // stride, math.ceil(core.stop / multiple) * multiple // stride)
+                for core in self._cores
+            )  # up to where the network pads the image
+            features = inputs[0][:, :, rows, columns]
+            total, count = total + features.sum((2, 3), keepdim=True), count + features.shape[2:].numel()
+            self._sums[mean] = total, count
+        return total / count
 
 
 def _ramp(pixels: Tensor, start: int, stop: int) -> Tensor:

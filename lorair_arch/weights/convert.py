@@ -58,22 +58,15 @@ def convert(
         net = build(weights)
     base = [key for key in net.state_dict() if not key.endswith(('lora_A', 'lora_B'))]
     check_fit(net, weights.state_dict, base if weights.kind == 'experts' else (), weights.path)
-    names = _names(degradations, options, to) or weights.degradations
+    weights = replace(weights, degradations=_names(degradations, options, to) or weights.degradations)
     if half:
-        weights = replace(weights, state_dict={key: _halved(value) for key, value in weights.state_dict.items()})
+        halved = {key: v.half() if v.is_floating_point() else v for key, v in weights.state_dict.items()}
+        weights = replace(weights, state_dict=halved)
     if to == 'official':
-        content = {'params': _to_official(weights, options)}
+        save_file({'params': _to_official(weights, options)}, output)
     else:
-        meta = {'kind': weights.kind, 'network': options, 'degradations': names or []}
-        if weights.merged_for:
-            meta['merged_for'] = weights.merged_for
-        content = {'params': weights.state_dict, 'lorair': meta}
-    save_file(content, output)
+        weights.save(output)
     return _report(weights, options, inputs, output, to)
-
-
-def _halved(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
 
 
 def check_weights_output(output: Path, overwrite: bool, files: Iterable[Weights], to: str = 'lorair') -> None:
@@ -124,23 +117,19 @@ def _to_official(weights: Weights, options: dict) -> dict[str, Tensor]:
 
 def _report(weights: Weights, options: dict, inputs: Sequence, output: Path, to: str) -> str:
     state_dict, lora = weights.state_dict, options.get('lora')
-    notes = [
-        f'{sum(value.numel() for value in state_dict.values()) / 1e6:.1f}M parameters',
-        '/'.join(sorted({str(value.dtype).removeprefix('torch.') for value in state_dict.values()})),
-    ]
+    types = {str(value.dtype).removeprefix('torch.') for value in state_dict.values()}
+    notes = [weights.size, '/'.join(sorted(types))]
     if to == 'official' and weights.kind == 'restorer':
         sizes = {key: options[key] for key in ('width', 'enc_blk_nums', 'middle_blk_num', 'dec_blk_nums')}
         if lora:
             sizes |= {'r': lora['rank'], 'num_experts': lora['num_experts'], 'top_k': lora.get('top_k', 1)}
         notes.append('network_g there: ' + ', '.join(f'{key}: {value}' for key, value in sizes.items()))
-    if weights.network is None:
-        clip = options.get('clip_model')
-        if clip:
-            name = clip if isinstance(clip, str) else 'quick GELU, heads of 64 channels'
-            notes.append(f'assumed of its CLIP: {name}')
-        else:
-            experts = f'top_k 1, alpha {2 * lora["rank"]}, ' if lora else ''
-            notes.append(f'assumed: {experts}means over the whole image')
+    if weights.network is None and weights.kind == 'router':
+        clip = options['clip_model']
+        notes.append(f'assumed of its CLIP: {clip if isinstance(clip, str) else "quick GELU, heads of 64 channels"}')
+    elif weights.network is None:
+        experts = f'top_k 1, alpha {2 * lora["rank"]}, ' if lora else ''
+        notes.append(f'assumed: {experts}means over the whole image')
     source = ' (official release)' if weights.official else ''
     form = ', with the names of the official release' if to == 'official' else ''
     names = ' and '.join(str(path) for path in inputs)
@@ -183,7 +172,6 @@ def export(
     if degradation not in names:
         raise OptionsError(f'--degradation is {degradation!r}{did_you_mean(degradation, names)}')
     state_dict = load(weights).merge(names.index(degradation)).state_dict()
-    meta = {'kind': 'restorer', 'network': options, 'degradations': named or [], 'merged_for': degradation}
-    save_file({'params': state_dict, 'lorair': meta}, output)
-    size = sum(value.numel() for value in state_dict.values()) / 1e6
-    return f'{weights.path}: experts for {degradation} merged; written to {output} ({size:.1f}M parameters)'
+    plain = Weights(output, 'restorer', state_dict, options, named or None, official=False, merged_for=degradation)
+    plain.save(output)
+    return f'{weights.path}: experts for {degradation} merged; written to {output} ({plain.size})'

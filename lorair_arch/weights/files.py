@@ -136,20 +136,6 @@ def _safetensors_bytes(obj: dict[str, Any]) -> bytes:
 
 
 def _check_zip(path: Path) -> None:
-    if not _zip_is_sound(path):
-        size = path.stat().st_size
-        raise CheckpointError(
-            f'{path} seems to be a truncated or damaged PyTorch file ({size} bytes): copy or download it again'
-        )
-    with zipfile.ZipFile(path) as file:
-        names = file.namelist()
-    if any('/code/' in name for name in names):
-        raise CheckpointError(f'{path} is a TorchScript program, {_WANTED}')
-    if not any(name.endswith('/data.pkl') for name in names):
-        raise CheckpointError(f'{path} seems to be a zip archive of other files ({", ".join(names[:3])}), {_WANTED}')
-
-
-def _zip_is_sound(path: Path) -> bool:
     """Compares every byte with the checksums of a zip archive, which PyTorch's reader does not look at."""
     try:
         with zipfile.ZipFile(path) as file:
@@ -158,9 +144,14 @@ def _zip_is_sound(path: Path) -> bool:
                     with file.open(entry) as content:
                         while content.read(1 << 20):
                             pass
-    except Exception:  # damaged bytes can raise nearly anything
-        return False
-    return True
+            names = file.namelist()
+    except Exception as error:  # damaged bytes can raise nearly anything
+        what = f'a truncated or damaged PyTorch file ({path.stat().st_size} bytes)'
+        raise CheckpointError(f'{path} seems to be {what}: copy or download it again') from error
+    if any('/code/' in name for name in names):
+        raise CheckpointError(f'{path} is a TorchScript program, {_WANTED}')
+    if not any(name.endswith('/data.pkl') for name in names):
+        raise CheckpointError(f'{path} seems to be a zip archive of other files ({", ".join(names[:3])}), {_WANTED}')
 
 
 def _can_be_loaded(path: Path) -> bool:

@@ -105,13 +105,12 @@ def check_fit(
         for key, value in state_dict.items()
         if key in own and value.shape != own[key].shape
     ]
-    problems = []
-    if missing:
-        problems.append(f"missing are {len(missing)} of the network's {len(own)} tensors ({_some(missing)})")
-    if extra:
-        problems.append(f'unknown to the network: {len(extra)} ({_some(extra)})')
-    if shapes:
-        problems.append(f'of another shape: {len(shapes)} ({_some(shapes)}{_hint(state_dict)})')
+    found = {
+        f"missing are {len(missing)} of the network's {len(own)} tensors ({_some(missing)})": missing,
+        f'unknown to the network: {len(extra)} ({_some(extra)})': extra,
+        f'of another shape: {len(shapes)} ({_some(shapes)}{_hint(state_dict) if shapes else ""})': shapes,
+    }
+    problems = [problem for problem, keys in found.items() if keys]
     if problems:
         raise CheckpointError(
             f'{path} does not fit {type(net).__name__}: it seems to hold {describe(state_dict)}; {"; ".join(problems)}'

@@ -119,24 +119,19 @@ def _restorer(state_dict: StateDict, rules: tuple[tuple[str, str], ...]) -> Stat
 def _router_to_ours(state_dict: StateDict) -> StateDict:
     renamed = {}
     for key, value in state_dict.items():
-        if key.endswith('.position_ids'):  # a buffer 0, 1, 2, ... of old transformers versions
+        # the position ids are a buffer 0, 1, 2, ... of old transformers versions; k and v come along with q
+        if key.endswith('.position_ids') or '.self_attn.k_proj.' in key or '.self_attn.v_proj.' in key:
             continue
-        part = next((name for name in _QKV if f'.self_attn.{name}.' in key), None)
-        for official, ours in _ROUTER:
-            key = key.replace(official, ours)
-        if key == 'clip.proj':
-            value = value.T.contiguous()
-        elif part == 'q_proj':
+        if '.self_attn.q_proj.' in key:
             parts = [key.replace('q_proj', name) for name in _QKV]
-            original = [k.replace('clip.transformer.resblocks.', _VISION + 'encoder.layers.') for k in parts]
-            missing = [name for name in original if name not in state_dict]
+            missing = [name for name in parts if name not in state_dict]
             if missing:
                 raise CheckpointError(f'the official router lacks {", ".join(missing)}: the file is incomplete')
-            value = torch.cat([state_dict[name] for name in original])
+            value = torch.cat([state_dict[name] for name in parts])
             key = key.replace('self_attn.q_proj.', 'attn.in_proj_')
-        elif part:
-            continue
-        renamed[key] = value
+        for official, ours in _ROUTER:
+            key = key.replace(official, ours)
+        renamed[key] = value.T.contiguous() if key == 'clip.proj' else value
     return renamed
 
 

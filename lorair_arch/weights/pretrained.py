@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lorair_arch import weights as zoo
 from lorair_arch.archs import network_class
 from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.weights.files import save_file
 from lorair_arch.weights.loading import check_fit, infer_network, kind_of, load_into, state_dict_of
 from lorair_arch.weights.recognise import describe
 
@@ -58,6 +59,18 @@ class Weights:
         check_fit(net, self.state_dict, _EXPERTS, self.path)
         check_fit(net, experts.state_dict, base, experts.path)
         return whole
+
+    def save(self, path: Path) -> None:
+        """Writes the weights with what is known of them, and the options of their network; errors as `save_file`."""
+        meta = {'kind': self.kind, 'network': self.options(), 'degradations': self.degradations or []}
+        if self.merged_for:
+            meta['merged_for'] = self.merged_for
+        save_file({'params': self.state_dict, 'lorair': meta}, path)
+
+    @property
+    def size(self) -> str:
+        """Says of how many numbers they are."""
+        return f'{sum(value.numel() for value in self.state_dict.values()) / 1e6:.1f}M parameters'
 
     def options(self) -> dict:
         """Gives the options of the network: as written in the file or, if it is silent, as the shapes tell.

@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
 from tqdm import tqdm
 
 from lorair_arch.data.check.parts import Facts, Finder, Image, Part, read_facts
@@ -47,15 +48,16 @@ def check_data(file: str) -> Report:
     """
     finder = Finder()
     parts = [part for options in datasets_of(file).values() for part in finder.parts(options)]
-    facts = _read(parts)
+    found = _read(parts)
     problems, warnings = finder.problems, finder.warnings
-    problems += [fact for fact in facts.values() if isinstance(fact, str)]
+    problems += [fact for fact in found.values() if isinstance(fact, str)]
     for part in parts:
-        problems += _unreadable_samples(part) + _wrong_sizes(part, facts)
-        warnings += _oddities(part, facts)
-    warnings += _leaks(parts, facts)
+        part.facts = {i.path: found[i.path] for i in part.images if isinstance(found[i.path], Facts)}
+        problems += _unreadable_samples(part) + _wrong_sizes(part)
+        warnings += _oddities(part)
+    warnings += _leaks(parts)
     # a folder may be in several sources
-    return Report(_table(parts, facts), list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)), len(facts))
+    return Report(_table(parts), list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)), len(found))
 
 
 def datasets_of(file: str) -> dict[str, Any]:
@@ -101,77 +103,65 @@ def _unreadable_samples(part: Part) -> list[str]:
     return problems
 
 
-def _wrong_sizes(part: Part, facts: dict[str, Facts | str]) -> list[str]:
-    problems = []
-    for lq, gt in part.pairs:
-        a, b = facts[lq.path], facts[gt.path]
-        if isinstance(a, Facts) and isinstance(b, Facts):
-            more = [side - part.scale * wanted for side, wanted in zip(b.size, a.size)]
-            # BasicSR's data sets cut the ground truths of validations and tests
-            if any(more) and (part.own or part.training or min(more) < 0):
-                problems.append(different_sizes(lq.path, a.size, gt.path, b.size, part.scale))
+def _wrong_sizes(part: Part) -> list[str]:
+    problems, sizes = [], {path: fact.size for path, fact in part.facts.items()}
+    for lq, gt in _readable_pairs(part):
+        more = [side - part.scale * wanted for side, wanted in zip(sizes[gt], sizes[lq])]
+        # BasicSR's data sets cut the ground truths of validations and tests
+        if any(more) and (part.own or part.training or min(more) < 0):
+            problems.append(different_sizes(lq, sizes[lq], gt, sizes[gt], part.scale))
     clean = [gt for _, gt in part.pairs] or part.images
-    for image in clean if part.gt_size else []:
-        fact = facts[image.path]
-        if isinstance(fact, Facts) and min(fact.size) < part.gt_size:
-            problems.append(too_small(image.path, fact.size, part.gt_size, part.own))
+    for path in [image.path for image in clean] if part.gt_size else []:
+        if path in sizes and min(sizes[path]) < part.gt_size:
+            problems.append(too_small(path, sizes[path], part.gt_size, part.own))
     return problems
 
 
-def _oddities(part: Part, facts: dict[str, Facts | str]) -> list[str]:
-    sound = dict(_sound(part, facts))
-    pairs = [(lq.path, gt.path) for lq, gt in part.pairs if lq.path in sound and gt.path in sound]
+def _oddities(part: Part) -> list[str]:
+    facts, pairs = part.facts, _readable_pairs(part)
+    turned = [pair for pair in pairs if len({facts[path].orientation for path in pair}) > 1]
     found = {
-        'grey images, whose three channels will be the same': [path for path, fact in sound.items() if fact.grey],
-        'images with an alpha channel, which will be dropped': [path for path, fact in sound.items() if fact.alpha],
-        'files of several images, of which the first will be used': [
-            path for path, fact in sound.items() if fact.frames > 1
-        ],
+        'grey images, whose three channels will be the same': [path for path in facts if facts[path].grey],
+        'images with an alpha channel, which will be dropped': [path for path in facts if facts[path].alpha],
+        'files of several images, of which the first will be used': [path for path in facts if facts[path].frames > 1],
         'degraded images that are the same as their ground truth': [
-            lq for lq, gt in pairs if sound[lq].digest == sound[gt].digest
+            lq for lq, gt in pairs if facts[lq].digest == facts[gt].digest
         ],
         'images that EXIF data turn but not their partners, which is ignored': [
-            lq if sound[lq].orientation != 1 else gt
-            for lq, gt in pairs
-            if sound[lq].orientation != sound[gt].orientation
+            lq if facts[lq].orientation != 1 else gt for lq, gt in turned
         ],
     }
     where = f"data set '{part.dataset}', {part.source}: "
     return [Mistake(f'{where}{what}: ', quoted(paths), '').sentence() for what, paths in found.items() if paths]
 
 
-def _leaks(parts: list[Part], facts: dict[str, Facts | str]) -> list[str]:
+def _readable_pairs(part: Part) -> list[tuple[str, str]]:
+    return [(lq.path, gt.path) for lq, gt in part.pairs if lq.path in part.facts and gt.path in part.facts]
+
+
+def _leaks(parts: list[Part]) -> list[str]:
     """Finds images of validations and tests that are in the training set too, whatever their names."""
-    trained = {fact.digest: path for part in parts if part.training for path, fact in _sound(part, facts)}
-    warnings = []
-    for name in dict.fromkeys(part.dataset for part in parts if not part.training):
-        images = dict(pair for part in parts if part.dataset == name for pair in _sound(part, facts))
-        leaks = [f"'{path}' is '{trained[fact.digest]}'" for path, fact in images.items() if fact.digest in trained]
-        if leaks:
-            before = f"data set '{name}' has images of the training set, its results will look too good: "
-            warnings.append(Mistake(before, leaks, '').sentence())
-    return warnings
-
-
-def _sound(part: Part, facts: dict[str, Facts | str]) -> list[tuple[str, Facts]]:
-    return [(path, facts[path]) for path in _paths(part) if isinstance(facts[path], Facts)]
-
-
-def _paths(part: Part) -> list[str]:
-    return list(dict.fromkeys(image.path for image in part.images))
-
-
-def _table(parts: list[Part], facts: dict[str, Facts | str]) -> str:
-    """Gives the table: sizes are those of the smallest, the middle and the largest image, by their area."""
-    rows = [('data set', 'source', 'images', 'pairs', 'smallest', 'median', 'largest', 'kinds')]
+    trained = {fact.digest: path for part in parts if part.training for path, fact in part.facts.items()}
+    leaks: dict[str, dict[str, str]] = {}
     for part in parts:
-        sound = [fact for _, fact in _sound(part, facts)]
-        sizes = sorted((fact.size for fact in sound), key=lambda size: (size[0] * size[1], size)) or ['-']
-        shown = [sizes[i] if sizes == ['-'] else '{} x {}'.format(*sizes[i]) for i in (0, len(sizes) // 2, -1)]
-        kinds = ', '.join(f'{count} {kind}' for kind, count in Counter(fact.kind for fact in sound).most_common())
-        count = len(part.samples) if part.samples else len(_paths(part))
-        rows.append((part.dataset, part.source, f'{count}', f'{len(part.pairs)}', *shown, kinds or '-'))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple('-' * width for width in widths))
-    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
-    return '\n'.join(lines) + '\n'
+        for path, fact in part.facts.items():
+            if not part.training and fact.digest in trained:
+                leaks.setdefault(part.dataset, {})[path] = f"'{path}' is '{trained[fact.digest]}'"
+    before = "data set '{}' has images of the training set, its results will look too good: "
+    return [Mistake(before.format(name), list(found.values()), '').sentence() for name, found in leaks.items()]
+
+
+def _table(parts: list[Part]) -> str:
+    """Gives the table: sizes are those of the smallest, the middle and the largest image, by their area."""
+    header = ('data set', 'source', 'images', 'pairs', 'smallest', 'median', 'largest', 'kinds')
+    rows = []
+    for part in parts:
+        facts = sorted(part.facts.values(), key=lambda fact: (fact.size[0] * fact.size[1], fact.size))
+        sizes = ['{} x {}'.format(*fact.size) for fact in facts] or ['-']
+        shown = [sizes[i] for i in (0, len(sizes) // 2, -1)]
+        kinds = ', '.join(
+            f'{count} {kind}' for kind, count in Counter(f.kind for f in part.facts.values()).most_common()
+        )
+        count = len(part.samples) if part.samples else len({image.path for image in part.images})
+        rows.append((part.dataset, part.source, count, len(part.pairs), *shown, kinds or '-'))
+    return tabulate(rows, header, 'github', disable_numparse=True) + '\n'

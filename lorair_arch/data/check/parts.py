@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -42,37 +43,30 @@ class Facts(NamedTuple):
     digest: bytes
 
 
-class _Header(NamedTuple):
-    format: str = 'unknown format'
-    mode: str = 'RGB'
-    orientation: int = 1
-    frames: int = 1
-
-
 def read_facts(store: Store, key: str) -> Facts | str:
     """Reads and decodes an image as training does; gives its facts, or the sentence that says what is wrong."""
     try:
         with store.opened(key) as content:
             photo = decode_photo(content, store.path(key))
-            header = _header(content)
+            _, _, orientation, frames = read_metadata(content)
+            name, mode = _format(content)
     except DataError as error:
         return str(error)
     pixels, grey = photo.rgb, photo.pixels.ndim == 2
     bits, alpha = 8 * pixels.itemsize, photo.alpha is not None
-    words = [header.format, f'{bits} bits' if bits != 8 else '', 'grey' if grey else '', 'alpha' if alpha else '']
-    words.append(header.mode if header.mode in ('CMYK', 'P') else '')
+    odd = {f'{bits} bits': bits != 8, 'grey': grey, 'alpha': alpha, mode: mode in ('CMYK', 'P')}
+    kind = ' '.join([name, *(word for word, holds in odd.items() if holds)])
     digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
-    size = pixels.shape[1], pixels.shape[0]
-    return Facts(size, ' '.join(filter(None, words)), grey, alpha, header.orientation, header.frames, digest)
+    return Facts((pixels.shape[1], pixels.shape[0]), kind, grey, alpha, orientation, frames, digest)
 
 
-def _header(content: bytes | memoryview) -> _Header:
+def _format(content: bytes | memoryview) -> tuple[str, str]:
+    """Gives what Pillow calls the format and the mode of an image."""
     try:
         image = opened(content)
-    except OSError:  # unknown to Pillow
-        return _Header()
-    _, _, orientation, frames = read_metadata(content)
-    return _Header(image.format, image.mode, orientation, frames)
+    except OSError:
+        return 'unknown format', ''
+    return image.format, image.mode
 
 
 class Image(NamedTuple):
@@ -98,6 +92,7 @@ class Part:
         scale: how many times as large as its degraded image a ground truth is.
         pairs: (degraded, clean).
         images: all images, those without a partner too.
+        facts: of the images that can be read, by their paths; to be filled in.
         samples: a data set of which nothing but its samples is known.
     """
 
@@ -109,6 +104,7 @@ class Part:
     scale: int = 1
     pairs: list[tuple[Image, Image]] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
+    facts: dict[str, Facts] = field(default_factory=dict)
     samples: NamedDataset | None = None
 
 
@@ -155,7 +151,7 @@ class Finder:
             self._report(mistakes)
             if gt and lq:
                 pattern = compile_match(source.get('match'), f'{where}.match')
-                self._pair(part, lq, gt, *match_keys(lq, gt, pattern, chosen), whole=chosen is None)
+                self._pair(part, lq, gt, pattern, chosen)
             elif gt and 'degrade' in source:
                 part.images = [Image(gt, key) for key in (gt.keys if chosen is None else chosen)]
             else:
@@ -179,12 +175,10 @@ class Finder:
         entries = getattr(dataset, 'paths', None)
         keys = ('lq_path', 'gt_path')
         if isinstance(entries, list) and all(isinstance(entry, dict) and set(entry) == set(keys) for entry in entries):
-            roots = [
-                self._store(options[key]) if backend == 'lmdb' else _Files() for key in ('dataroot_lq', 'dataroot_gt')
-            ]
+            roots = [self._store(options[f'dataroot_{key[:2]}']) if backend == 'lmdb' else _Files() for key in keys]
             if None not in roots:
-                pairs = [tuple(Image(root, entry[key]) for root, key in zip(roots, keys)) for entry in entries]
-                part.pairs, part.images = pairs, [image for pair in pairs for image in pair]
+                part.pairs = [tuple(Image(root, entry[key]) for root, key in zip(roots, keys)) for entry in entries]
+                part.images = [image for pair in part.pairs for image in pair]
         elif isinstance(entries, list) and backend == 'disk' and all(isinstance(entry, str) for entry in entries):
             part.images = [Image(_Files(), entry) for entry in entries]
         else:
@@ -193,28 +187,19 @@ class Finder:
 
     def _roots(self, part: Part, options: Mapping[str, Any]) -> None:
         """Pairs the folders of a data set that cannot be built, to name all that have no partner."""
-        stores = {
-            key: self._store(options[f'dataroot_{key}']) for key in ('lq', 'gt') if options.get(f'dataroot_{key}')
-        }
-        if None not in stores.values() and len(stores) == 2 and options.get('filename_tmpl', '{}') == '{}':
-            self._pair(part, stores['lq'], stores['gt'], *match_keys(stores['lq'], stores['gt']))
+        roots = (options.get(key) for key in ('dataroot_lq', 'dataroot_gt'))
+        stores = [store for root in roots if root and (store := self._store(root))]
+        if len(stores) == 2 and options.get('filename_tmpl', '{}') == '{}':
+            self._pair(part, *stores)
         else:
-            part.images = [Image(store, key) for store in stores.values() if store for key in store.keys]
+            part.images = [Image(store, key) for store in stores for key in store.keys]
 
-    def _pair(
-        self,
-        part: Part,
-        lq: Store,
-        gt: Store,
-        pairs: list[tuple[str, str]],
-        mistakes: list[Mistake],
-        whole: bool = True,
-    ) -> None:
+    def _pair(self, part: Part, lq: Store, gt: Store, pattern: re.Pattern | None = None, chosen=None) -> None:
+        pairs, mistakes = match_keys(lq, gt, pattern, chosen)
         self._report(mistakes)
         part.pairs = [(Image(lq, lq_key), Image(gt, gt_key)) for lq_key, gt_key in pairs]
-        part.images = [image for pair in part.pairs for image in pair]
-        if whole:
-            part.images += [Image(store, key) for store in (lq, gt) for key in store.keys]
+        alone = [Image(store, key) for store in (lq, gt) for key in store.keys] if chosen is None else []
+        part.images = [image for pair in part.pairs for image in pair] + alone
 
     def _store(self, root: str) -> Store | None:
         if root not in self._stores:

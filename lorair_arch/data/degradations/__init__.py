@@ -1,4 +1,8 @@
-"""Degradations by name, alone or one after the other, and the check of their options."""
+"""Degradations by name, alone or one after the other, and the check of their options.
+
+Each is a function of an RGB image (float32 [H, W, 3] in [0, 1]), a NumPy generator, its only source of randomness, and
+`(low, high)` ranges, from which it draws its parameters uniformly. It returns a new image of the same shape and range.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +24,13 @@ def clean(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image.copy()
 
 
-DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
-    function.__name__: function
-    for function in (
-        clean,
-        camera.noise,
-        camera.sensor_noise,
-        camera.camera_noise,
-        camera.lowlight,
-        camera.jpeg,
-        blur.blur,
-        blur.defocus,
-        blur.motion_blur,
-        weather.rain,
-        weather.haze,
-        weather.snow,
-        weather.raindrop,
-    )
-}
-
 # What each parameter may be; the functions' own defaults are the usual ranges.
-LIMITS: dict[str, dict[str, tuple[float, float]]] = {
-    'clean': {},
-    'noise': {'sigma': (0, 255)},
-    'sensor_noise': {'shot': (0, 1), 'read': (0, 255)},
-    'camera_noise': {'shot': (0, 1), 'read': (0, 255), 'quality': (1, 100)},
-    'lowlight': {
+_OWN: dict[Callable[..., np.ndarray], dict[str, tuple[float, float]]] = {
+    clean: {},
+    camera.noise: {'sigma': (0, 255)},
+    camera.sensor_noise: {'shot': (0, 1), 'read': (0, 255)},
+    camera.camera_noise: {'shot': (0, 1), 'read': (0, 255), 'quality': (1, 100)},
+    camera.lowlight: {
         'gamma': (1, 10),
         'alpha': (0, 1),
         'beta': (0, 1),
@@ -53,15 +38,23 @@ LIMITS: dict[str, dict[str, tuple[float, float]]] = {
         'shot': (0, 1),
         'sigma': (0, 255),
     },
-    'jpeg': {'quality': (1, 100), 'shift': (0, 7)},
-    'blur': {'sigma': (0.1, 50)},
-    'defocus': {'radius': (0, 100)},
-    'motion_blur': {'length': (1, 200), 'angle': (-360, 360), 'bend': (0, 360)},
-    'rain': {'density': (0, 1), 'length': (1, 200), 'width': (0.1, 20), 'angle': (-360, 360), 'intensity': (0, 1)},
-    'haze': {'beta': (0, 20), 'airlight': (0, 1), 'tint': (0, 1)},
-    'snow': {'density': (0, 1), 'size': (0.5, 50), 'intensity': (0, 1)},
-    'raindrop': {'number': (0, 10_000), 'radius': (1, 200)},
+    camera.jpeg: {'quality': (1, 100), 'shift': (0, 7)},
+    blur.blur: {'sigma': (0.1, 50)},
+    blur.defocus: {'radius': (0, 100)},
+    blur.motion_blur: {'length': (1, 200), 'angle': (-360, 360), 'bend': (0, 360)},
+    weather.rain: {
+        'density': (0, 1),
+        'length': (1, 200),
+        'width': (0.1, 20),
+        'angle': (-360, 360),
+        'intensity': (0, 1),
+    },
+    weather.haze: {'beta': (0, 20), 'airlight': (0, 1), 'tint': (0, 1)},
+    weather.snow: {'density': (0, 1), 'size': (0.5, 50), 'intensity': (0, 1)},
+    weather.raindrop: {'number': (0, 10_000), 'radius': (1, 200)},
 }
+DEGRADATIONS = {function.__name__: function for function in _OWN}
+LIMITS = {function.__name__: limits for function, limits in _OWN.items()}
 
 
 def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str = 'degrade') -> Degradation:
@@ -73,7 +66,7 @@ def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
         where: the key that holds the options, for messages.
 
     Returns:
-        A picklable function of an RGB image (float32 [H, W, 3] in [0, 1]) and a NumPy generator.
+        A picklable function of an image and a generator, as above.
 
     Raises:
         OptionsError: for an unknown type or parameter, or a value that is not a range within its limits.

@@ -1,7 +1,6 @@
 """Degradations that blur: an imperfect lens, defocus, and movement of the camera.
 
-Every function takes an RGB image (float32 [H, W, 3] in [0, 1]), a NumPy generator and `(low, high)` ranges, draws its
-parameters uniformly from the ranges, and returns a new image of the same shape and range.
+What all of them take and return is said in `degradations`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ def blur(image: np.ndarray, rng: np.random.Generator, sigma: Range = (1, 4)) -> 
     Source: Zhang et al., "Designing a Practical Degradation Model" (BSRGAN), ICCV 2021, section 3.2.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         sigma: standard deviation of each of the two axes in pixels.
     """
     along, across = rng.uniform(*sigma, size=2)
@@ -36,8 +33,6 @@ def defocus(image: np.ndarray, rng: np.random.Generator, radius: Range = (1.5, 5
     Source: Pentland, "A New Sense for Depth of Field", PAMI 1987.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         radius: of the disc in pixels; its rim is antialiased.
     """
     disc = rng.uniform(*radius)
@@ -60,8 +55,6 @@ def motion_blur(
     "Understanding and Evaluating Blind Deconvolution Algorithms", CVPR 2009, for bent paths of hand shake.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         length: length of the path in pixels.
         angle: direction at its middle in degrees, counter-clockwise from horizontal.
         bend: by how much the direction wanders along the path, in degrees; 0 is a straight line.

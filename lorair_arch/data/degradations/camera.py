@@ -1,7 +1,6 @@
 """Degradations that come from the camera: three kinds of noise, low light and JPEG.
 
-Every function takes an RGB image (float32 [H, W, 3] in [0, 1]), a NumPy generator and `(low, high)` ranges, draws its
-parameters uniformly from the ranges, and returns a new image of the same shape and range.
+What all of them take and return is said in `degradations`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ def noise(image: np.ndarray, rng: np.random.Generator, sigma: Range = (15, 50)) 
     Source: Zhang et al., "Beyond a Gaussian Denoiser" (DnCNN), TIP 2017; levels 15, 25 and 50 are the common test.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         sigma: standard deviation in 8-bit levels (0 to 255).
     """
     level = rng.uniform(*sigma) / 255
@@ -38,8 +35,6 @@ def sensor_noise(
     Source: Foi et al., "Practical Poissonian-Gaussian Noise Modeling and Fitting", TIP 2008.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         shot: variance of the photon noise of a white pixel.
         read: standard deviation of the signal-independent noise in 8-bit levels (0 to 255).
     """
@@ -61,8 +56,6 @@ def camera_noise(
     photographs are such JPEGs. Only the noise is demosaiced, so that the image stays as sharp as it was.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         shot: variance of the photon noise of a white pixel, in linear light.
         read: standard deviation of the signal-independent noise in 8-bit levels (0 to 255), in linear light.
         quality: quality of the JPEG, whole numbers from 1 to 100.
@@ -95,8 +88,6 @@ def lowlight(
     0.5 to 1, gamma 1.5 to 5), and Lore et al., "LLNet", Pattern Recognition 2017 (gamma darkening with noise).
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         gamma: exponent; larger is darker.
         alpha: scale before the exponent.
         beta: scale after the exponent.
@@ -117,8 +108,6 @@ def jpeg(image: np.ndarray, rng: np.random.Generator, quality: Range = (10, 40),
     second compression of a cropped image, whose blocks are shifted.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         quality: JPEG quality, whole numbers from 1 to 100.
         shift: by how many pixels, down and right, the image lies off the grid of blocks (0 to 7).
     """

@@ -1,7 +1,6 @@
 """Degradations that come from the weather: rain, haze, snow and drops on the lens.
 
-Every function takes an RGB image (float32 [H, W, 3] in [0, 1]), a NumPy generator and `(low, high)` ranges, draws its
-parameters uniformly from the ranges, and returns a new image of the same shape and range.
+What all of them take and return is said in `degradations`.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ def rain(
     (Rain100L/H: streak layers added to the clean image, whatever its brightness). Each image has one direction.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         density: share of pixels in which a streak is centred.
         length: length of the streaks in pixels.
         width: their width in pixels.
@@ -61,8 +58,6 @@ def haze(
     edges of the image (He et al., "Guided Image Filtering", ECCV 2010).
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         beta: scattering coefficient, per unit of depth.
         airlight: A, brightness of the haze itself (0 to 1).
         tint: by how much the weakest channel of the haze is darker than the strongest (0 to 1).
@@ -84,8 +79,6 @@ def snow(
     Source: Liu et al., "DesnowNet: Context-Aware Deep Network for Snow Removal" (Snow100K), TIP 2018.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         density: share of pixels in which a flake of the smallest size is centred; larger flakes are rarer.
         size: radius of the flakes of the middle layer in pixels.
         intensity: opacity of the brightest flakes (0 to 1).
@@ -110,8 +103,6 @@ def raindrop(
     I = (1 - M) * B + R, where R is what a drop gathers from a wide angle of the scene.
 
     Args:
-        image: RGB, float32 [H, W, 3] in [0, 1].
-        rng: the only source of randomness.
         number: number of drops in an image of 256 x 256 pixels; more in a larger one.
         radius: radius of the drops in pixels.
     """

@@ -20,7 +20,7 @@ RAW_SUFFIXES = (
 # Pictures, but not read.
 OTHER_SUFFIXES = (*RAW_SUFFIXES, '.psd', '.psb', '.xcf', '.svg', '.eps', '.exr', '.hdr', '.pfm')
 
-_FLOATS = 'an image of floating-point pixels; convert it to 8 or 16 bits'
+_FLOATS = (b'v/1\x01', b'PF', b'Pf', b'#?RADIANCE')
 _STARTS = {
     b'\xff\xd8\xff': 'JPEG',
     b'\x89PNG\r\n\x1a\n': 'PNG',
@@ -35,18 +35,9 @@ _STARTS = {
     b'\0\0\0\x0cjP  \r\n\x87\n': 'JPEG2000',
     b'\xff\x0a': 'JXL',
     b'\0\0\0\x0cJXL \r\n\x87\n': 'JXL',
-    b'FUJIFILMCCD-RAW': 'raw',
-    b'IIU\0': 'raw',
-    b'IIRO': 'raw',
-    b'IIRS': 'raw',
-    b'MMOR': 'raw',
-    b'FOVb': 'raw',
-    b'\0MRM': 'raw',
+    **dict.fromkeys((b'FUJIFILMCCD-RAW', b'IIU\0', b'IIRO', b'IIRS', b'MMOR', b'FOVb', b'\0MRM'), 'raw'),
     b'8BPS': 'a Photoshop file; save it as TIFF or PNG',
-    b'v/1\x01': _FLOATS,
-    b'PF': _FLOATS,
-    b'Pf': _FLOATS,
-    b'#?RADIANCE': _FLOATS,
+    **dict.fromkeys(_FLOATS, 'an image of floating-point pixels; convert it to 8 or 16 bits'),
     b'%!PS': 'a PostScript file; save it as TIFF or PNG',
     b'%PDF': 'a PDF file; save its pages as TIFF or PNG',
     b'gimp xcf': 'a GIMP file; export it as TIFF or PNG',
@@ -65,11 +56,10 @@ class Header(NamedTuple):
 
     Attributes:
         size: (width, height).
-        bits: of a sample.
+        bits: of a sample of a JPEG.
         whole: the end of the image is there; whatever follows it.
         channels: of a JPEG; 4: CMYK.
         frames: more than one: an animation.
-        chunks: the names of a PNG's.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -77,7 +67,6 @@ class Header(NamedTuple):
     whole: bool = False
     channels: int = 0
     frames: int = 1
-    chunks: frozenset[bytes] = frozenset()
 
 
 def kind_of(content: bytes | memoryview, path: str) -> str:
@@ -136,18 +125,13 @@ def png_header(content: bytes | memoryview) -> Header:
     """Walks over the chunks of a PNG, up to its end."""
     if len(content) < 33:
         return Header()
-    width, height, bits = struct.unpack_from('>IIB', content, 16)
-    at, chunks, frames = 8, set(), 1
-    while at + 12 <= len(content):
+    header, at, name = Header(struct.unpack_from('>II', content, 16)), 8, b''
+    while at + 12 <= len(content) and name != b'IEND':
         length, name = struct.unpack_from('>I4s', content, at)
-        chunks.add(name)
         if name == b'acTL' and length == 8:
-            frames = struct.unpack_from('>I', content, at + 8)[0]
+            header = header._replace(frames=struct.unpack_from('>I', content, at + 8)[0])
         at += 12 + length
-        if name == b'IEND':
-            break
-    whole = b'IEND' in chunks and at <= len(content)
-    return Header((width, height), bits, whole, frames=frames, chunks=frozenset(chunks))
+    return header._replace(whole=name == b'IEND' and at <= len(content))
 
 
 def check_whole(whole: bool, path: str) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from os import PathLike
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from PIL import features
 
-from lorair_arch.data.images import kinds as image_kinds
-from lorair_arch.data.images import photo as colours
-from lorair_arch.data.images.formats import deep_pixels
-from lorair_arch.data.images.kinds import check_single, check_whole
+from lorair_arch.data.images import colours
+from lorair_arch.data.images.formats import deep_pixels, prepare
+from lorair_arch.data.images.kinds import check_single, check_whole, jpeg_header, kind_of, png_header
 from lorair_arch.data.images.metadata import opened, read_metadata, with_exif
 from lorair_arch.data.images.photo import Photo, check_size, full_range, photo_of
 from lorair_arch.errors import DataError
-
-# Formats that need a package more: its module, and the extra of this package that installs it.
-_EXTRAS = {'HEIF': ('pillow_heif', 'heif'), 'JXL': ('pillow_jxl', 'jxl')}
 
 
 def read_bytes(path: str | PathLike[str]) -> bytes:
@@ -74,7 +68,7 @@ def decode_photo(content: bytes | memoryview, path: str) -> Photo:
     """
     if not content:
         raise DataError(f"image '{path}' is empty; copy it again or remove it")
-    kind = image_kinds.kind_of(content, path)
+    kind = kind_of(content, path)
     try:
         return _DECODERS.get(kind, _decode_other)(content, path)
     except DataError:
@@ -105,7 +99,7 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def _decode_jpeg(content: bytes | memoryview, path: str) -> Photo:
-    header = image_kinds.jpeg_header(content)
+    header = jpeg_header(content)
     check_whole(header.whole, path)
     check_size(header.size, path)
     # With a frame more, JPEGs are photographs with a preview or what a brighter screen needs, not animations.
@@ -115,7 +109,7 @@ def _decode_jpeg(content: bytes | memoryview, path: str) -> Photo:
 
 
 def _decode_png(content: bytes | memoryview, path: str) -> Photo:
-    header = image_kinds.png_header(content)
+    header = png_header(content)
     check_whole(header.whole, path)
     check_size(header.size, path)
     check_single(header.frames, path)
@@ -123,17 +117,14 @@ def _decode_png(content: bytes | memoryview, path: str) -> Photo:
 
 
 def _decode_tiff(content: bytes | memoryview, path: str) -> Photo:
-    from lorair_arch.data.images.formats import decode_tiff  # its library takes 0.1 s to import
+    from lorair_arch.data.images.tiff import decode_tiff  # its library takes 0.1 s to import
 
     return decode_tiff(content, path)
 
 
 def _decode_other(content: bytes | memoryview, path: str) -> Photo:
-    kind = image_kinds.kind_of(content, path)
-    if kind in _EXTRAS:
-        _register(*_EXTRAS[kind], path)
-    if kind == 'AVIF' and not features.check('avif'):
-        raise DataError(f"'{path}' is AVIF, which this build of Pillow cannot read; install pillow from PyPI")
+    kind = kind_of(content, path)
+    prepare(kind, path)
     if kind == 'WEBP':
         check_whole(8 + int.from_bytes(content[4:8], 'little') <= len(content), path)
     # one format alone: others of Pillow's run programs (EPS); a TGA has no beginning to know it by
@@ -142,16 +133,6 @@ def _decode_other(content: bytes | memoryview, path: str) -> Photo:
         check_single(getattr(image, 'n_frames', 1), path)
         deep = deep_pixels(image, content, path)
         return colours.from_pillow(image, path) if deep is None else photo_of(deep)
-
-
-def _register(module: str, extra: str, path: str) -> None:
-    """Lets Pillow read a format by another package."""
-    try:
-        plugin = importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(f"'{path}' is read with the package {module}: pip install 'lorair[{extra}]'") from error
-    if extra == 'heif':
-        plugin.register_heif_opener()
 
 
 _DECODERS = {'JPEG': _decode_jpeg, 'PNG': _decode_png, 'TIFF': _decode_tiff}

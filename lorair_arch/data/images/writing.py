@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lorair_arch.data.images.photo import Photo
 from lorair_arch.errors import DataError
 from lorair_arch.files import write_file
 
+PNG_HEADER = 33  # bytes: the signature, and the chunk that comes first
 WRITABLE = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 
 # What formats hold beside 8 bits in RGB.
@@ -54,7 +56,7 @@ def encode_photo(photo: Photo, suffix: str) -> bytes:
     if suffix in ('.tif', '.tiff'):
         return _tiff(photo)
     if suffix == '.png':
-        return _png_with(encode_png(_channels(photo)), photo)
+        return _png(photo)
     stream, quality = io.BytesIO(), {} if suffix in ('.bmp', '.ppm') else {'quality': 95}
     more = {'exif': photo.exif, 'icc_profile': photo.icc} if suffix in _DESCRIBED else {}
     try:
@@ -88,6 +90,15 @@ def encode_png(channels: np.ndarray, compressed: bool = True) -> bytes:
     return imagecodecs.png_encode(np.ascontiguousarray(channels), **way)
 
 
+def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
+    """Puts chunks, by their names, behind the header of a PNG."""
+    more = b''.join(
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    return png[:PNG_HEADER] + more + png[PNG_HEADER:]
+
+
 def _parts(photo: Photo, suffix: str) -> Photo:
     """Gives what the format of a suffix can hold."""
     pixels = photo.pixels if suffix in _GREY else photo.rgb
@@ -106,18 +117,13 @@ def _channels(photo: Photo) -> np.ndarray:
     return photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
 
 
-def _png_with(png: bytes, photo: Photo) -> bytes:
-    """Puts the colour profile and EXIF data of a photo behind the first chunk of a PNG."""
-    chunks = []
+def _png(photo: Photo) -> bytes:
+    chunks = {}
     if photo.icc:
-        chunks.append((b'iCCP', b'ICC Profile\0\0' + zlib.compress(photo.icc)))
+        chunks[b'iCCP'] = b'ICC Profile\0\0' + zlib.compress(photo.icc)
     if photo.exif:
-        chunks.append((b'eXIf', photo.exif.removeprefix(b'Exif\0\0')))
-    more = b''.join(
-        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data)) for name, data in chunks
-    )
-    first = 33  # the signature and IHDR
-    return png[:first] + more + png[first:]
+        chunks[b'eXIf'] = photo.exif.removeprefix(b'Exif\0\0')
+    return with_chunks(encode_png(_channels(photo)), chunks)
 
 
 def _tiff(photo: Photo) -> bytes:
