@@ -18,13 +18,13 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
     """Trains or tests any model class of BasicSR or of an installed plugin. Returns the exit code."""
     parser = new_parser(
         'Trains and tests image restoration networks as BasicSR options files say.',
-        'basicsr train -opt options/quickstart/*.yml\n'
+        'basicsr train -opt options/*.yml\n'
         'basicsr test -opt options/test/quickstart.yml\n'
         'torchrun --nproc_per_node=8 -m lorair_arch train -opt FILE --launcher pytorch',
     )
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for name, what, example in (
-        ('train', 'train a network', 'basicsr train -opt options/quickstart/1_router.yml --auto_resume'),
+        ('train', 'train a network', 'basicsr train -opt options/1_router.yml --auto_resume'),
         ('test', 'test a network', 'basicsr test -opt options/test/quickstart.yml'),
     ):
         verb = add_verb(verbs, name, what, example, lambda args, name=name: run_files(name, args))
@@ -35,6 +35,8 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
         verb.add_argument('--auto_resume', action='store_true', help='continue from the newest state, if there is one')
         verb.add_argument('--debug', action='store_true', help="short intervals; the name starts with 'debug_'")
         verb.add_argument('--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='change options')
+        what = 'show each file with what it builds on and --force_yml changes, and do nothing else'
+        verb.add_argument('--print-options', action='store_true', help=what)
         verb.add_argument('--dry-run', action='store_true', help='try everything, with one step, and leave nothing')
         # Set by old launchers; the environment says the same.
         verb.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

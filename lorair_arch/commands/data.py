@@ -19,7 +19,7 @@ def add(verbs) -> None:
         'data', help='check and show data, prepare priors', description='Checks, shows and prepares data.'
     )
     verbs = data.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
+    example = 'lorair data cache-priors -opt options/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
     verb = add_verb(verbs, 'cache-priors', what, example, _cache_priors)
     verb.add_argument(
@@ -30,7 +30,7 @@ def add(verbs) -> None:
     )
     add_overwrite(verb)
     what = 'read every image that an options file names and list all that is wrong'
-    verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check)
+    verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/1_router.yml', _check)
     verb.add_argument('-opt', type=expanduser, required=True, metavar='FILE', help='options of a training or a test')
     example = 'lorair data show -opt options/zoo/3_pretrain.yml -o sheet.png'
     what = 'draw samples of an options file as training will see them'

@@ -17,12 +17,14 @@ logger = logging.getLogger('lorair_arch')
 def run_files(command: str, args: argparse.Namespace) -> int | None:
     """Runs options files; several each in a process of its own, so that none inherits anything from another."""
     import lorair_arch
-    from lorair_arch.options.yaml_file import read_yaml
+    from lorair_arch.options.yaml_file import printed, read_files
 
     if len(args.opt) > 1 and args.launcher != 'none':
         raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
-    for file in args.opt:  # a wrong name or a slip in the YAML need not wait for PyTorch
-        read_yaml(file)
+    args.opt = read_files(args.opt)  # a wrong name or a slip in the YAML need not wait for PyTorch
+    if args.print_options:
+        sys.stdout.writelines(f'# {file}\n{printed(file, args.force_yml)}' for file in args.opt)
+        return None
     lorair_arch.register()
     load_plugins()
     if args.dry_run:
@@ -61,11 +63,11 @@ def _run_each(command: str, args: argparse.Namespace) -> int:
         flags += ['--force_yml', *args.force_yml]
     for i, file in enumerate(args.opt, start=1):
         logger.info(f'[{i}/{len(args.opt)}] basicsr {command} -opt {file}')
-        code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', file, *flags])
+        code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', str(file), *flags])
         if code:
             interrupted = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
             what = f'{file} was interrupted' if interrupted else f'error: {file} failed (exit code {code})'
-            left = ', '.join(args.opt[i:])
+            left = ', '.join(map(str, args.opt[i:]))
             sys.stderr.write(what + (f'; not run: {left}\n' if left else '\n'))
             return code if code > 0 else 128 - code
     return 0

@@ -194,7 +194,8 @@ def texts_in_utf8() -> None:
     from basicsr.utils import lmdb_util, plot_util  # noqa: F401
     from basicsr.utils.dist_util import master_only
 
-    from lorair_arch.files import copy_opt_file, open_text
+    from lorair_arch.files import open_text
+    from lorair_arch.options.yaml_file import copy_opt_file
 
     for name, module in list(sys.modules.items()):
         if name.startswith('basicsr.'):

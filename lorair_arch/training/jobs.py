@@ -36,7 +36,7 @@ class Job:
 
     hint = ''
 
-    def __init__(self, opt: dict[str, Any], file: str, received: Signals) -> None:
+    def __init__(self, opt: dict[str, Any], file: str | os.PathLike, received: Signals) -> None:
         self.opt, self.file, self.signals = opt, file, received
         self.own_model = getattr(MODEL_REGISTRY.get(opt['model_type']), 'restores_own_weights', False)
 

@@ -83,7 +83,7 @@ def run_options(
                     logger.warning(
                         'the processes were started again: continuing from the newest state, if there is one'
                     )
-                _run(command, opt, str(file), root, received, get_root_logger)
+                _run(command, opt, file, root, received, get_root_logger)
         except LoRAIRError as error:
             if not error.everywhere:
                 raise
@@ -99,7 +99,9 @@ def run_options(
         raise end
 
 
-def _run(command: str, opt: dict[str, Any], file: str, root: str, received: Signals, get_root_logger: Callable) -> None:
+def _run(
+    command: str, opt: dict[str, Any], file: str | os.PathLike, root: str, received: Signals, get_root_logger: Callable
+) -> None:
     job = (Training if command == 'train' else Test)(opt, file, received)
     module = basicsr.train if command == 'train' else basicsr.test
     names = job.replacements() | {'get_root_logger': get_root_logger}
