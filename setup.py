@@ -19,8 +19,8 @@ setup(
     package_data={'lorair_arch.weights': ['zoo/*/*.safetensors']},
     python_requires='>=3.10',
     install_requires=[
-        # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly; tensorboard
-        # beside it has the same plugins twice and does not start.
+        # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly:
+        # tensorboard beside it would have the same plugins twice, and not start.
         "basicsr>=1.4.2,<1.5; python_version < '3.13'",
         'imagecodecs>=2025.3.30',  # all compressions of TIFF files; all bits of PNG, JPEG 2000, AVIF
         'lmdb>=1.4',

@@ -1,4 +1,4 @@
-"""The commands `basicsr` and `lorair`: their verbs and flags; each verb calls one function, and imports it only then."""
+"""The commands `basicsr` and `lorair`; each verb calls one function, and imports it only then."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
     """Trains or tests any model class of BasicSR or of an installed plugin. Returns the exit code."""
     parser = _parser(
         'Trains and tests image restoration networks as BasicSR options files say.',
-        'basicsr train -opt options/quickstart/*.yml\n'
+        'basicsr train -opt options/*.yml\n'
         'basicsr test -opt options/test/quickstart.yml\n'
         'torchrun --nproc_per_node=8 -m lorair_arch train -opt FILE --launcher pytorch',
     )
     verbs = _verbs(parser)
     for name, what, example in (
-        ('train', 'train a network', 'basicsr train -opt options/quickstart/1_router.yml --auto_resume'),
+        ('train', 'train a network', 'basicsr train -opt options/1_router.yml --auto_resume'),
         ('test', 'test a network', 'basicsr test -opt options/test/quickstart.yml'),
     ):
         verb = _add(verbs, name, what, example, lambda args, name=name: _run_files(name, args))
@@ -39,6 +39,8 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
         verb.add_argument('--auto_resume', action='store_true', help='continue from the newest state, if there is one')
         verb.add_argument('--debug', action='store_true', help="short intervals; the name starts with 'debug_'")
         verb.add_argument('--force_yml', nargs='+', default=[], metavar='KEY:KEY=VALUE', help='change options')
+        what = 'show each file with what it builds on and --force_yml changes, and do nothing else'
+        verb.add_argument('--print-options', action='store_true', help=what)
         verb.add_argument('--dry-run', action='store_true', help='try everything, with one step, and leave nothing')
         # Set by old launchers; the environment says the same.
         verb.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -137,7 +139,16 @@ def _add_overwrite(verb: argparse.ArgumentParser) -> None:
 
 
 def _run_files(command: str, args: argparse.Namespace) -> int | None:
-    from lorair_arch.commands.run_files import run_files
+    from lorair_arch.options.yaml_file import printed, read_files
+
+    if len(args.opt) > 1 and args.launcher != 'none':
+        raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
+    args.opt = read_files(args.opt)  # a wrong name or a slip in the YAML need not wait for PyTorch
+    if args.print_options:
+        sys.stdout.writelines(f'# {file}\n{printed(file, args.force_yml)}' for file in args.opt)
+        return None
+    load_plugins()
+    from lorair_arch.training.run_files import run_files
 
     return run_files(command, args)
 
@@ -209,7 +220,7 @@ def _add_data(verbs) -> None:
     what = 'check and show data, prepare priors'
     data = verbs.add_parser('data', help=what, description='Checks, shows and prepares data.')
     verbs = _verbs(data)
-    example = 'lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o experiments/priors.safetensors'
+    example = 'lorair data cache-priors -opt options/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
     verb = _add(verbs, 'cache-priors', what, example, _cache_priors)
     _add_opt(verb, 'options of pre-training or fine-tuning')
@@ -217,7 +228,7 @@ def _add_data(verbs) -> None:
     verb.add_argument('-o', '--output', type=expanduser, metavar='OUT', help=what)
     _add_overwrite(verb)
     what = 'read every image that an options file names and list all that is wrong'
-    verb = _add(verbs, 'check', what, 'lorair data check -opt options/quickstart/1_router.yml', _check_data)
+    verb = _add(verbs, 'check', what, 'lorair data check -opt options/1_router.yml', _check_data)
     _add_opt(verb)
     example = 'lorair data show -opt options/zoo/3_pretrain.yml -o sheet.png'
     verb = _add(verbs, 'show', 'draw samples of an options file as training will see them', example, _show_data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 
@@ -65,13 +65,6 @@ def sentence(error: BaseException) -> str:
     """
     found = re.findall(r'^lorair_arch\.errors\.\w+: (.*)$', str(error), flags=re.MULTILINE)
     return found[-1] if found else str(error)
-
-
-def check_keys(options: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raises an OptionsError that names the first key of `options` that is not `known`."""
-    for key in options:
-        if key not in known:
-            raise OptionsError(f'{where}: unknown key {key!r}{did_you_mean(key, known)}')
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:

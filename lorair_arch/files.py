@@ -10,8 +10,6 @@ import json
 import os
 import secrets
 import stat
-import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -220,10 +218,3 @@ def open_text(file: str | os.PathLike, mode: str = 'r', **kwargs) -> IO:
     if mode == 'r' and not kwargs:
         return io.StringIO(read_text(file))
     return open(file, mode, **kwargs if 'b' in mode else {'encoding': 'utf-8', **kwargs})
-
-
-def copy_opt_file(opt_file: str | os.PathLike, experiments_root: str | os.PathLike) -> None:
-    """Copies an options file to the folder of its experiment, with time and command on top, as BasicSR does."""
-    head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
-    text = (head + read_text(opt_file)).encode('utf-8', 'surrogateescape')  # names of any bytes may be in the command
-    Path(experiments_root, Path(opt_file).name).write_bytes(text)

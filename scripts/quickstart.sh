@@ -25,7 +25,7 @@ step "Data: photographs with noise, rain, haze and in low light"
 python "$repo/scripts/data_preparation/quickstart_data.py"
 
 step "Training: router, restorer, experts"
-basicsr train -opt "$repo"/options/quickstart/*.yml ${short[@]+"${short[@]}"}
+basicsr train -opt "$repo"/options/*.yml ${short[@]+"${short[@]}"}
 
 step "Test on photographs that training never saw"
 basicsr test -opt "$repo/options/test/quickstart.yml"

@@ -205,16 +205,19 @@ def test_an_error_in_a_worker_keeps_its_sentence(sources, tmp_path):
     assert sentence(caught.value).endswith('is empty; copy it again or remove it')
 
 
+SIDE = 'expected a whole number, at least 1 and at most 100,000'
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'sources': []}, "data set 'x': sources: expected a list with at least one source, found []"),
-        ({'sources': None}, "data set 'x': sources: expected a list with at least one source, found None"),
-        ({'gt_size': -1}, "data set 'x': gt_size: expected the side of the crops in pixels, found -1"),
-        ({'gt_size': 0}, "data set 'x': gt_size: expected the side of the crops in pixels, found 0"),
-        ({'gt_size': '64'}, "data set 'x': gt_size: expected the side of the crops in pixels, found '64'"),
-        ({'seed': -1}, "data set 'x': seed: expected a whole number from 0, found -1"),
-        ({'gt_sise': 64}, "data set 'x': unknown key 'gt_sise'; did you mean 'gt_size'?"),
+        ({'sources': []}, "data set 'x': sources: found [], expected a list of one or more, each a mapping"),
+        ({'sources': None}, "data set 'x': sources: found null, expected a list of one or more, each a mapping"),
+        ({'gt_size': -1}, f"data set 'x': gt_size: found -1, {SIDE}"),
+        ({'gt_size': 0}, f"data set 'x': gt_size: found 0, {SIDE}"),
+        ({'gt_size': '64'}, f"data set 'x': gt_size: found '64', {SIDE}"),
+        ({'seed': -1}, "data set 'x': seed: found -1, expected a whole number, at least 0"),
+        ({'gt_sise': 64}, "data set 'x': gt_sise: unknown key; did you mean 'gt_size'?"),
     ],
 )
 def test_wrong_options(sources, change, message):
@@ -224,9 +227,28 @@ def test_wrong_options(sources, change, message):
 
 
 def test_wrong_lists_of_sources(sources):
-    with pytest.raises(OptionsError, match=r"^data set 'x': sources\[1\] repeats sources\[0\]; remove one$"):
-        training_set([sources[0], dict(sources[0])])
-    with pytest.raises(OptionsError, match="^data set 'x': sources: give every source a weight, or none$"):
-        training_set([{**sources[0], 'weight': 2}, sources[1]])
-    with pytest.raises(OptionsError, match=r"^data set 'x': sources\[1\]: unknown key 'wieght'; did you mean 'weight'"):
-        training_set([sources[0], {**sources[1], 'wieght': 2}])
+    for wrong, message in (
+        ([sources[0], dict(sources[0])], 'sources[1]: found the same as in sources[0], expected it once'),
+        (
+            [{**sources[0], 'weight': 2}, sources[1]],
+            'sources[1].weight: missing, expected one for every source, or for none',
+        ),
+        ([sources[0], {**sources[1], 'wieght': 2}], "sources[1].wieght: unknown key; did you mean 'weight'?"),
+    ):
+        with pytest.raises(OptionsError) as caught:
+            training_set(wrong)
+        assert str(caught.value) == f"data set 'x': {message}"
+
+
+def test_all_that_is_wrong_is_said_at_once(sources):
+    with pytest.raises(OptionsError) as caught:
+        training_set([{**sources[0], 'weight': -1}], gt_size=0.5, sede=3)
+    places = [line.split(': ')[:2] for line in str(caught.value).splitlines()]
+    assert places == [["data set 'x'", place] for place in ('gt_size', 'sources[0].weight', 'sede')]
+
+
+def test_tuples_and_whole_floats_are_taken(sources):
+    source = {**sources[2], 'degrade': {'type': 'noise', 'sigma': (25, 25)}}
+    given = {'sources': (source,), 'gt_size': 16.0, 'seed': 5.0}
+    assert equal(training_set(**given)[0, 1], training_set(sources[2:3])[0, 1])
+    assert given == {'sources': (source,), 'gt_size': 16.0, 'seed': 5.0}  # and not changed

@@ -61,7 +61,7 @@ def test_a_pair_needs_a_name_and_names_its_wrong_step(tmp_path):
     source = {'dataroot_gt': str(tmp_path), 'degrade': HAZY_RAIN}
     named = AllInOneDataset({'phase': 'val', 'sources': [{**source, 'degradation': 'rain'}]})
     assert named[0]['degradation'] == 'rain'
-    with pytest.raises(OptionsError, match=r'sources\[0\]: degradation \(the name of the class\) is missing'):
+    with pytest.raises(OptionsError, match=r'sources\[0\].degradation: missing, expected the name'):
         AllInOneDataset({'phase': 'val', 'sources': [source]})
-    with pytest.raises(OptionsError, match=r'degrade\[1\]: unknown key'):
+    with pytest.raises(OptionsError, match=r'degrade\[1\].densty: unknown key'):
         build_degradation([HAZY_RAIN[0], {'type': 'rain', 'densty': 1}])

@@ -118,8 +118,13 @@ def test_match_pairs_by_what_names_share(tmp_path):
     assert [os.path.basename(pairs.paths(i)[1]) for i in range(3)] == ['0001.png', '0001.png', '0002.png']
     raises(DataError, f"match: '_(x)' finds nothing in '0001', '0002' of '{tmp_path / 'gt'}'", roots, match='_(x)')
     raises(DataError, "would both be the ground truth of '000'", roots, match=r'(\d\d\d)')
-    raises(OptionsError, "sources[0].match: '(' is not a regular expression", roots, match='(')
-    raises(OptionsError, 'sources[0].match: expected a regular expression with one group', roots, match='a')
+    raises(
+        OptionsError,
+        "sources[0].match: found '(', expected a regular expression with one group, such as '^(\\d+)': missing",
+        roots,
+        match='(',
+    )
+    raises(OptionsError, "sources[0].match: found 'a', expected a regular expression with one group", roots, match='a')
 
 
 def test_meta_info_file_selects(tmp_path):
@@ -214,17 +219,26 @@ def test_a_file_that_vanishes(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ([1], 'sources[0]: expected a mapping with degradation and dataroot_gt, found [1]'),
-        ({'dataroot_gtt': 'x'}, "sources[0]: unknown key 'dataroot_gtt'; did you mean 'dataroot_gt'?"),
-        ({'dataroot_lq': 'x'}, 'sources[0]: dataroot_gt (the folder or LMDB of the ground truths) is missing'),
-        ({'dataroot_gt': 'x'}, 'sources[0]: give either dataroot_lq (pairs) or degrade'),
-        ({'dataroot_gt': 'x', 'dataroot_lq': 'y', 'degrade': {'type': 'noise'}}, 'sources[0]: give either dataroot_lq'),
-        ({'dataroot_gt': 'x', 'dataroot_lq': 'x'}, "sources[0]: dataroot_lq and dataroot_gt are both 'x'"),
-        ({'dataroot_gt': 3, 'dataroot_lq': 'x'}, 'sources[0].dataroot_gt: expected a path, found 3'),
-        ({'dataroot_gt': 'x', 'dataroot_lq': 'y'}, 'sources[0]: degradation (the name of the class) is missing'),
+        ([1], 'sources[0]: found [1], expected a mapping'),
+        ({'dataroot_gtt': 'x'}, "sources[0].dataroot_gtt: unknown key; did you mean 'dataroot_gt'?"),
+        ({'dataroot_lq': 'x'}, 'sources[0].dataroot_gt: missing, expected a text'),
+        ({'dataroot_gt': 'x'}, 'sources[0]: found neither, expected either dataroot_lq (pairs) or degrade'),
+        (
+            {'dataroot_gt': 'x', 'dataroot_lq': 'y', 'degrade': {'type': 'noise'}},
+            'sources[0]: found both, expected either dataroot_lq',
+        ),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'x'}, 'sources[0].dataroot_lq: found the folder of dataroot_gt'),
+        ({'dataroot_gt': 3, 'dataroot_lq': 'x'}, 'sources[0].dataroot_gt: found 3, expected a text'),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'y'}, 'sources[0].degradation: missing, expected the name'),
         ({'dataroot_gt': 'x', 'degrade': {'type': 'fog'}}, "sources[0].degrade.type: unknown degradation 'fog'"),
-        ({'dataroot_gt': 'x', 'dataroot_lq': 'y', 'weight': 0}, 'sources[0].weight: expected a number above 0'),
-        ({'dataroot_gt': 'x', 'degrade': {'type': 'noise'}, 'match': '(a)'}, 'sources[0]: match pairs the images of'),
+        (
+            {'dataroot_gt': 'x', 'dataroot_lq': 'y', 'weight': 0},
+            'sources[0].weight: found 0, expected a number above 0',
+        ),
+        (
+            {'dataroot_gt': 'x', 'degrade': {'type': 'noise'}, 'match': '(a)'},
+            'sources[0].match: found beside degrade, expected beside',
+        ),
     ],
 )
 def test_wrong_options(options, message):

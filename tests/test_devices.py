@@ -69,7 +69,7 @@ def test_one_place_asks_for_gpus():
         if re.search(r'cuda\.(is_available|device_count)|mps\.is_available', file.read_text())
     }
     cuda_alone = {'running/launch.py', 'running/dry_run.py', 'utils/option_schema/datasets.py', 'benchmark/run.py'}
-    assert asks == {'devices.py', 'compat.py'} | cuda_alone
+    assert asks == {'devices.py', 'mending.py'} | cuda_alone
 
 
 def test_bf16_that_would_be_emulated_is_float32(here, monkeypatch, caplog):

@@ -15,8 +15,8 @@ from basicsr.data.data_util import paired_paths_from_meta_info_file
 
 from lorair_arch.data.sources import Source
 from lorair_arch.errors import DataError, OptionsError
-from lorair_arch.files import copy_opt_file, decode, read_text
-from lorair_arch.options.yaml_file import read_yaml
+from lorair_arch.files import decode, read_text
+from lorair_arch.options.yaml_file import copy_opt_file, read_yaml
 from tests.miniature import as_test, run, stage, write_options
 from tests.photos import photo, write, write_pairs
 

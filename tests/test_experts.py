@@ -171,10 +171,13 @@ def test_every_parameter_learns():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'width': 24}, 'width is 24, but must be a multiple of 16'),
-        ({'dec_blk_nums': [1]}, 'enc_blk_nums has 2 levels and dec_blk_nums 1'),
-        ({'lora': {'rank': 2}}, r"lora has the keys \['rank'\], expected rank, num_experts"),
-        ({'lora': {'rank': 2, 'num_experts': 3, 'top_k': 4}}, 'top_k is 4, but must lie in 1 to num_experts = 3'),
+        ({'width': 24}, '^width: found 24, expected a multiple of 16, at most 4096$'),
+        ({'dec_blk_nums': [1]}, '^dec_blk_nums: found 1 levels, expected 2, as many as'),
+        ({'lora': {'rank': 2}}, '^lora.num_experts: missing, expected a whole number'),
+        (
+            {'lora': {'rank': 2, 'num_experts': 3, 'top_k': 4}},
+            '^lora.top_k: found 4, expected at most num_experts = 3$',
+        ),
     ],
 )
 def test_wrong_settings_are_refused(change, message):

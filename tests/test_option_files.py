@@ -30,6 +30,7 @@ def files(pattern):
 def shrink(opt):
     """Makes the networks tiny, replaces data and weights, and leaves all else as it is."""
     opt['num_gpu'] = 0
+    opt.setdefault('path', {})
     for phase, dataset in opt['datasets'].items():
         for source in dataset['sources']:
             source.pop('match', None)
@@ -79,7 +80,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('file', [*files('quickstart/*.yml'), *files('train/**/*.yml')])
+@pytest.mark.parametrize('file', [*files('*.yml'), *files('train/**/*.yml'), *files('zoo/*.yml')])
 def test_takes_a_training_step(here, file):
     opt = shrink(read_yaml(file))
     write_weights(opt)

@@ -304,7 +304,10 @@ def wider_router(folder):
         (wider_router, r'router.pth \(prior of 8, 5 degradations\) does not fit .*\(prior of 8, 3 experts\)'),
         (change('experts', type='Unheard'), 'experts.pth describes a network unknown here .*Unheard'),
         (change('router', num_degradation=3), 'router.pth describes a network unknown here .*num_degradation'),
-        (change('experts', width=17), 'experts.pth describes a network that cannot be built: width is 17'),
+        (
+            change('experts', width=17),
+            'experts.pth describes a network that cannot be built: width: found 17, expected',
+        ),
         (lambda folder: save_file({'conv_first.weight': torch.ones(1)}, folder / 'x.pth'), 'x.pth seems to hold a su'),
     ],
 )

@@ -95,12 +95,15 @@ def test_without_a_network_the_error_says_what_to_do():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'clip_model': 'ViT-XXL'}, "clip_model is 'ViT-XXL'; open_clip knows"),
-        ({'clip_model': 'RN50', 'pretrained': 'nobody'}, "pretrained is 'nobody': for RN50 give a local file"),
-        ({'clip_model': {'vision_cfg': VISION}}, r"clip_model has the keys \['vision_cfg'\]"),
-        ({'clip_model': {**CLIP, 'widht': 3}}, "'widht'"),
-        ({'clip_model': CLIP, 'pretrained': 'openai'}, 'pretrained goes with the name of an open_clip model'),
-        ({'clip_model': CLIP, 'views': 'cuda'}, "views is 'cuda', expected one of device, pillow"),
+        ({'clip_model': 'ViT-XXL'}, "^clip_model: unknown open_clip model 'ViT-XXL'; did you mean"),
+        (
+            {'clip_model': 'RN50', 'pretrained': 'nobody'},
+            "^pretrained: found 'nobody', expected a file of weights or one",
+        ),
+        ({'clip_model': {'vision_cfg': VISION}}, '^clip_model.embed_dim: missing, expected a whole number'),
+        ({'clip_model': {**CLIP, 'widht': 3}}, '^clip_model.widht: unknown key; known are embed_dim, vision_cfg'),
+        ({'clip_model': CLIP, 'pretrained': 'openai'}, "^pretrained: found 'openai', expected null, as clip_model"),
+        ({'clip_model': CLIP, 'views': 'cuda'}, "^views: found 'cuda', expected device or pillow$"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

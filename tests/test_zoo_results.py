@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 from skimage.metrics import structural_similarity
 
 from lorair_arch import Restorer
+from lorair_arch.options.yaml_file import read_yaml
 from tests.photos import photo, write, write_pairs
 from tests.tiny import save_weights
 
@@ -140,7 +140,7 @@ def test_every_draw_depends_on_the_set_and_the_image_alone(run, load):
 
 def test_validation_photographs_are_degraded_as_in_the_recipe(load):
     (recipe,) = (BENCHMARK.parents[1] / 'options/zoo').glob('*_pretrain.yml')
-    datasets, sets = yaml.safe_load(recipe.read_text())['datasets'], load('zoo_sets').all_sets()
+    datasets, sets = read_yaml(recipe)['datasets'], load('zoo_sets').all_sets()
     for source in datasets['val']['sources']:
         image_set = sets[f'val_{source["degradation"]}']
         assert (image_set.troubles, image_set.degrade) == ((source['degradation'],), source['degrade'])

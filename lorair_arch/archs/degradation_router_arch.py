@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -12,7 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lorair_arch.errors import CheckpointError, OptionsError
+from lorair_arch.archs.settings import ROUTER, build_encoder
+from lorair_arch.errors import CheckpointError
+from lorair_arch.schema import checks_options
 from lorair_arch.weights.files import load_file
 
 
@@ -60,7 +61,6 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 _VIEWS = {'device': device_views, 'pillow': pillow_views}
-_NO_TEXT = {'width': 64, 'heads': 1, 'layers': 1, 'vocab_size': 1, 'context_length': 1}
 
 
 class DegradationRouter(nn.Module):
@@ -79,8 +79,15 @@ class DegradationRouter(nn.Module):
         freeze_clip: Keep CLIP as it is, in evaluation mode and without gradients.
         views: 'device' resizes on the device of the images; 'pillow' with Pillow on the CPU, bit-equal to the official
             release from Pillow 13 on.
+
+    Raises:
+        OptionsError: With everything that is wrong with the arguments.
+        CheckpointError: CLIP's weights cannot be read, or not be downloaded.
     """
 
+    OPTIONS = ROUTER
+
+    @checks_options
     def __init__(
         self,
         clip_model: str | dict,
@@ -91,8 +98,6 @@ class DegradationRouter(nn.Module):
         views: str = 'device',
     ) -> None:
         super().__init__()
-        if views not in _VIEWS:
-            raise OptionsError(f'views is {views!r}, expected one of {", ".join(_VIEWS)}.')
         self.clip = build_clip(clip_model, pretrained)
         size = self.clip.image_size
         self.size = size[0] if isinstance(size, tuple) else size
@@ -141,36 +146,12 @@ class DegradationRouter(nn.Module):
 
 def build_clip(clip_model: str | dict, pretrained: str | None = None) -> nn.Module:
     """Builds the image encoder of a CLIP; the text encoder is never kept."""
-    if isinstance(clip_model, dict):
-        config = clip_model
-        if pretrained is not None:
-            raise OptionsError(
-                "pretrained goes with the name of an open_clip model, not with a clip_model of one's own."
-            )
-    elif pretrained is not None:
+    if pretrained is not None:
         return _load_clip(clip_model, pretrained)
-    else:
-        config = open_clip.get_model_config(clip_model)
-        if config is None:
-            raise OptionsError(
-                f'clip_model is {clip_model!r}; open_clip knows {", ".join(open_clip.list_models()[:5])}, …'
-            )
-    keys = {'embed_dim', 'vision_cfg', 'quick_gelu'}
-    missing = {'embed_dim', 'vision_cfg'} - set(config)
-    if missing or (config is clip_model and set(config) - keys):
-        raise OptionsError(f'clip_model has the keys {sorted(config)}, expected embed_dim, vision_cfg, quick_gelu.')
-    return open_clip.CLIP(
-        config['embed_dim'], config['vision_cfg'], _NO_TEXT, quick_gelu=config.get('quick_gelu', False)
-    ).visual
+    return build_encoder(clip_model if isinstance(clip_model, dict) else open_clip.get_model_config(clip_model))
 
 
 def _load_clip(name: str, pretrained: str) -> nn.Module:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained not in tags and not Path(pretrained).is_file():
-        raise OptionsError(
-            f'pretrained is {pretrained!r}: for {name} give a local file of weights or one of '
-            f'{", ".join(tags) or "none"}.'
-        )
     try:
         return open_clip.create_model(name, pretrained=pretrained).visual
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lorair_arch.archs.experts import Merging, Routing, make_conv, route
 from lorair_arch.archs.kernels.strips import strips
 from lorair_arch.archs.nafblock import Experts, Modulation, NAFBlock, PoolWindow
-from lorair_arch.errors import OptionsError
+from lorair_arch.archs.settings import RESTORER
+from lorair_arch.schema import checks_options
 
 # Up to this many pixels for each channel a level keeps its batch together, its images with weights of their own; above,
 # images that share their experts run through it as a group: fewer bytes at a time, which the caches reward.
@@ -52,8 +53,14 @@ class LoRAIR(Merging):
         local_pool_size: (H, W) of the training crops: at evaluation each block then takes its mean over windows of 1.5
             times that size (TLC) in place of the whole image. None: the whole image.
         img_channel: Channels of the image.
+
+    Raises:
+        OptionsError: With everything that is wrong with the arguments.
     """
 
+    OPTIONS = RESTORER
+
+    @checks_options
     def __init__(
         self,
         width: int,
@@ -66,7 +73,6 @@ class LoRAIR(Merging):
         img_channel: int = 3,
     ) -> None:
         super().__init__()
-        _check(width, enc_blk_nums, dec_blk_nums, lora)
         self.plain_settings = {
             'width': width,
             'enc_blk_nums': list(enc_blk_nums),
@@ -205,21 +211,3 @@ def _regroup(parts: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     if len(parts) == len(sizes):
         return parts
     return list(parts[0].split(sizes)) if len(parts) == 1 else [torch.cat(parts)]
-
-
-def _check(width: int, enc_blk_nums: Sequence[int], dec_blk_nums: Sequence[int], lora: dict | None) -> None:
-    if width % 16:
-        raise OptionsError(f'width is {width}, but must be a multiple of 16 (the modulation narrows it 16 times).')
-    if len(enc_blk_nums) != len(dec_blk_nums):
-        raise OptionsError(
-            f'enc_blk_nums has {len(enc_blk_nums)} levels and dec_blk_nums {len(dec_blk_nums)}: give both as many.'
-        )
-    if not lora:
-        return
-    unknown = set(lora) - {'rank', 'alpha', 'num_experts', 'top_k'}
-    if unknown or not {'rank', 'num_experts'} <= set(lora):
-        raise OptionsError(
-            f'lora has the keys {sorted(lora)}, expected rank, num_experts and, if wanted, alpha, top_k.'
-        )
-    if not 1 <= lora.get('top_k', 1) <= lora['num_experts']:
-        raise OptionsError(f'lora.top_k is {lora["top_k"]}, but must lie in 1 to num_experts = {lora["num_experts"]}.')

@@ -10,18 +10,24 @@ import numpy as np
 import torch
 
 from lorair_arch.data.images.reading import to_float
-from lorair_arch.data.sources import Source
-from lorair_arch.errors import DataError, OptionsError, check_keys, too_small
+from lorair_arch.data.sources import Source, Sources
+from lorair_arch.errors import DataError, too_small
+from lorair_arch.schema import Section, Spec, anything, boolean, checked, integer
 
 if TYPE_CHECKING:
     from lorair_arch.data.prior_cache import PriorCache
 
-# Keys of a data set that BasicSR's pipeline itself reads.
-_LOADER_KEYS = (
-    'name', 'type', 'phase', 'scale', 'io_backend', 'num_worker_per_gpu', 'batch_size_per_gpu', 'use_shuffle',
-    'dataset_enlarge_ratio', 'pin_memory', 'persistent_workers', 'prefetch_mode', 'num_prefetch_queue',
-)  # fmt: skip
-DATASET_KEYS = ('sources', 'gt_size', 'pad_small', 'use_hflip', 'use_rot', 'seed', *_LOADER_KEYS)
+
+def _options(train: bool) -> dict[str, Spec]:
+    return {
+        'sources': Sources(item=Source.OPTIONS, required=True),
+        'gt_size': integer(1, 100_000, required=train, null=train),
+        'pad_small': boolean(),
+        'use_hflip': boolean(),
+        'use_rot': boolean(),
+        'seed': integer(0),
+        'io_backend': anything(),
+    }
 
 
 class AllInOneDataset(torch.utils.data.Dataset):
@@ -50,28 +56,23 @@ class AllInOneDataset(torch.utils.data.Dataset):
         DataError: for missing or unpaired files; while reading, for damaged or mismatched ones.
     """
 
+    OPTIONS = {phase: _options(phase == 'train') for phase in ('train', 'val', 'test')}
+
     def __init__(self, opt: Mapping[str, Any]) -> None:
+        from lorair_arch.options.datasets import loader  # BasicSR, which imports this file
+
         self.opt = opt
         self.epoch = 0
         self.priors: PriorCache | None = None
-        where = f"data set '{opt.get('name', 'AllInOneDataset')}'"
-        check_keys(opt, DATASET_KEYS, where)
         self._train = opt['phase'] == 'train'
-        self._gt_size, self._seed = opt.get('gt_size'), opt.get('seed', 0)
-        if self._train and not (_is_whole(self._gt_size, 1) or opt.get('gt_size', 0) is None):
-            raise OptionsError(f'{where}: gt_size: expected the side of the crops in pixels, found {self._gt_size!r}')
-        if not _is_whole(self._seed, 0):
-            raise OptionsError(f'{where}: seed: expected a whole number from 0, found {self._seed!r}')
-        sources = opt.get('sources')
-        if not isinstance(sources, (list, tuple)) or not sources:
-            raise OptionsError(f'{where}: sources: expected a list with at least one source, found {sources!r}')
-        for i, options in enumerate(sources):
-            if options in sources[:i]:
-                raise OptionsError(f'{where}: sources[{i}] repeats sources[{sources.index(options)}]; remove one')
-        self.sources = [Source(options, f'{where}: sources[{i}]') for i, options in enumerate(sources)]
+        keys = loader(False) | self.OPTIONS[opt['phase']] | dict.fromkeys(('type', 'phase', 'scale'), anything())
+        prefix = f"data set '{opt.get('name', 'AllInOneDataset')}': "
+        options = checked(Section(keys=keys), {'name': 'AllInOneDataset', **opt}, prefix=prefix)
+        self._gt_size, self._seed = options.get('gt_size'), options.get('seed', 0)
+        self.sources = [Source(source, f'{prefix}sources[{i}]') for i, source in enumerate(options['sources'])]
         self._folders = _folders([source.degradation for source in self.sources])
         self._ends = np.cumsum([len(source) for source in self.sources])
-        self._odds = _odds(self.sources, where)
+        self._odds = _odds(self.sources)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -156,21 +157,15 @@ def collate_whole(samples: list[dict[str, Any]]) -> dict[str, list]:
     return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
-def _odds(sources: list[Source], where: str) -> np.ndarray:
+def _odds(sources: list[Source]) -> np.ndarray:
     """Gives each source its probability: by weight, or the same for all names and, within one, for all images."""
     weights = [source.weight for source in sources]
     if None in weights:
-        if any(weights):
-            raise OptionsError(f'{where}: sources: give every source a weight, or none')
         images = Counter()
         for source in sources:
             images[source.degradation] += len(source)
         weights = [len(source) / images[source.degradation] for source in sources]
     return np.array(weights) / sum(weights)
-
-
-def _is_whole(value: Any, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:

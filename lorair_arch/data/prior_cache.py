@@ -24,7 +24,7 @@ from lorair_arch.files import check_output
 from lorair_arch.options.consistency import check_cacheable
 from lorair_arch.options.reading import load_options
 from lorair_arch.options.training import FINETUNE, PRETRAIN
-from lorair_arch.options.yaml_file import read_yaml
+from lorair_arch.options.yaml_file import read_files
 from lorair_arch.weights.loading import load_file, load_into, save_file, state_dict_of
 from lorair_arch.weights.recognise import other_classes
 
@@ -155,7 +155,8 @@ def settings(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(file: str) -> dict[str, Any]:
-    stage = read_yaml(file).get('model_type')
+    (file,) = read_files([file])
+    stage = file.content().get('model_type')
     if stage not in (PRETRAIN, FINETUNE):
         raise OptionsError(f'{file}: model_type: found {stage!r}, expected {PRETRAIN} or {FINETUNE}, guided by priors')
     # as if for a training that asks the router itself: the cache is not there yet

@@ -6,30 +6,16 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from lorair_arch.data import degradations
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.stores import Look, Store, normal, open_store, read_meta_info
-from lorair_arch.errors import DataError, Mistake, OptionsError, check_keys, different_sizes, quoted
-
-
-def compile_match(text: str | None, where: str) -> re.Pattern[str] | None:
-    """Compiles the `match` of a source; None stays None.
-
-    Raises:
-        OptionsError: if it is not a regular expression with one group.
-    """
-    if text is None:
-        return None
-    try:
-        pattern = re.compile(text)
-    except (re.error, TypeError) as error:
-        raise OptionsError(f'{where}: {text!r} is not a regular expression: {error}') from error
-    if pattern.groups != 1:
-        raise OptionsError(f"{where}: expected a regular expression with one group, such as '^(\\d+)', found {text!r}")
-    return pattern
+from lorair_arch.errors import DataError, Mistake, different_sizes, quoted
+from lorair_arch.schema import Items, Report, Section, Spec, checked, folder_name, number, show, text
 
 
 def pair_keys(
@@ -113,7 +99,35 @@ def _report_alone(here: Store, there: Store, alone: list[str], mistakes: list[Mi
         mistakes.append(Mistake(f"no partner in '{there.root}' for ", quoted(alone), after))
 
 
-SOURCE_KEYS = ('degradation', 'dataroot_lq', 'dataroot_gt', 'meta_info_file', 'match', 'degrade', 'weight')
+class _Match(Spec):
+    expected = "a regular expression with one group, such as '^(\\d+)'"
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        try:
+            groups, reason = re.compile(value).groups, ''
+        except (re.error, TypeError) as error:
+            groups, reason = None, f': {error}'
+        if groups != 1:
+            report(where, f'found {show(value)}, expected {self.expected}{reason}')
+        return value
+
+
+def _check_source(source: dict[str, Any], report: Report) -> None:
+    for key in [key for key, value in source.items() if value is None]:
+        del source[key]
+    if ('dataroot_lq' in source) == ('degrade' in source):
+        found = 'both' if 'degrade' in source else 'neither'
+        report('', f'found {found}, expected either dataroot_lq (pairs) or degrade (clean images to degrade)')
+    if 'match' in source and 'degrade' in source:
+        report('match', 'found beside degrade, expected beside dataroot_lq: it pairs images of two folders')
+    lq, gt = (os.path.realpath(os.path.expanduser(source.get(key, ''))) for key in ('dataroot_lq', 'dataroot_gt'))
+    if lq == gt and 'dataroot_lq' in source:
+        report('dataroot_lq', 'found the folder of dataroot_gt, expected that of the degraded images')
+    if 'degradation' not in source:
+        if isinstance(source.get('degrade'), dict):
+            source['degradation'] = source['degrade']['type']
+        else:
+            report('degradation', 'missing, expected the name of a degradation')
 
 
 class Source:
@@ -137,13 +151,23 @@ class Source:
         DataError: if files are missing, or have no partner.
     """
 
+    OPTIONS = Section(
+        keys={
+            'degradation': folder_name(null=True),
+            'dataroot_lq': text(null=True),
+            'dataroot_gt': text(required=True),
+            'meta_info_file': text(null=True),
+            'match': _Match(null=True),
+            'degrade': replace(degradations.OPTIONS, null=True),
+            'weight': number(above=0, high=10**8, null=True),
+        },
+        also=_check_source,
+    )
+
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
-        options = checked(options, where)
-        self.degrade = build_degradation(options['degrade'], f'{where}.degrade') if 'degrade' in options else None
-        self.degradation = class_of(options)
-        if not isinstance(self.degradation, str):
-            raise OptionsError(f'{where}: degradation (the name of the class) is missing')
-        self.weight = options.get('weight')
+        options = checked(self.OPTIONS, options, where)
+        self.degrade = build_degradation(options['degrade']) if 'degrade' in options else None
+        self.degradation, self.weight = options['degradation'], options.get('weight')
         self._gt = open_store(options['dataroot_gt'])
         chosen, mistakes = choose(options.get('meta_info_file'), self._gt)
         for mistake in mistakes:
@@ -153,7 +177,7 @@ class Source:
             self._pairs = [(key, key) for key in chosen or self._gt.keys]
         else:
             self._lq = open_store(options['dataroot_lq'])
-            pattern = compile_match(options.get('match'), f'{where}.match')
+            pattern = re.compile(options['match']) if 'match' in options else None
             self._pairs = pair_keys(self._lq, self._gt, pattern, chosen)
 
     def __len__(self) -> int:
@@ -192,10 +216,20 @@ class Source:
         return self._lq.load(self._pairs[index][0], look)
 
 
-def class_of(options: Mapping[str, Any]) -> Any:
-    """Gives the name of a source's class: as it says or, where one degradation is made on the fly, the type of that."""
-    degrade = options.get('degrade')
-    return options.get('degradation') or (degrade.get('type') if isinstance(degrade, Mapping) else None)
+class Sources(Items):
+    """A list of sources, none of them twice, all of them with a weight or none."""
+
+    def check(self, value: Any, where: str, report: Report) -> Any:
+        value = super().check(value, where, report)
+        if not isinstance(value, list):
+            return value
+        for i, source in enumerate(value):
+            if source in value[:i]:
+                report(f'{where}[{i}]', f'found the same as in {where}[{value.index(source)}], expected it once')
+        weighted = [isinstance(source, dict) and source.get('weight') is not None for source in value]
+        if any(weighted) and not all(weighted):
+            report(f'{where}[{weighted.index(False)}].weight', 'missing, expected one for every source, or for none')
+        return value
 
 
 def choose(meta_info_file: str | None, gt: Store) -> tuple[list[str] | None, list[Mistake]]:
@@ -210,28 +244,3 @@ def choose(meta_info_file: str | None, gt: Store) -> tuple[list[str] | None, lis
     after = f", which '{meta_info_file}' lists"
     mistakes = [Mistake(f"'{gt.root}' lacks ", missing, after)] if missing else []
     return [there[key] for key in listed if key in there], mistakes
-
-
-def checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Gives the options of a source that are not null, or raises an OptionsError."""
-    if not isinstance(options, Mapping):
-        raise OptionsError(f'{where}: expected a mapping with degradation and dataroot_gt, found {options!r}')
-    check_keys(options, SOURCE_KEYS, where)
-    options = {key: value for key, value in options.items() if value is not None}
-    if 'dataroot_gt' not in options:
-        raise OptionsError(f'{where}: dataroot_gt (the folder or LMDB of the ground truths) is missing')
-    for key in ('dataroot_gt', 'dataroot_lq', 'meta_info_file'):
-        if not isinstance(options.get(key, ''), str):
-            raise OptionsError(f'{where}.{key}: expected a path, found {options[key]!r}')
-    if ('dataroot_lq' in options) == ('degrade' in options):
-        raise OptionsError(f'{where}: give either dataroot_lq (pairs) or degrade (clean images, degraded on the fly)')
-    if 'match' in options and 'degrade' in options:
-        raise OptionsError(f'{where}: match pairs the images of two folders; remove it or degrade')
-    lq, gt = options.get('dataroot_lq'), options['dataroot_gt']
-    if lq == gt or (lq and os.path.realpath(lq) == os.path.realpath(gt)):
-        other = '' if lq == gt else f" (as '{lq}')"
-        raise OptionsError(f"{where}: dataroot_lq and dataroot_gt are both '{gt}'{other}")
-    weight = options.get('weight', 1)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e9:
-        raise OptionsError(f'{where}.weight: expected a number above 0, found {weight!r}')
-    return options

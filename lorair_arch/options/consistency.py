@@ -9,7 +9,6 @@ from typing import Any
 
 import open_clip
 
-from lorair_arch.data.sources import class_of
 from lorair_arch.devices import gpu_count
 from lorair_arch.options.training import FINETUNE, PRETRAIN, ROUTER
 from lorair_arch.schema import Report, show
@@ -149,7 +148,7 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
         if count != expected:
             report(where, f'found {count}, expected {expected}, as many as {first}')
     sources = {
-        f'datasets.{phase}.sources[{i}].degradation': class_of(source)
+        f'datasets.{phase}.sources[{i}].degradation': source.get('degradation')
         for phase, dataset in opt['datasets'].items()
         for i, source in enumerate(dataset.get('sources') or [] if names else [])
     }

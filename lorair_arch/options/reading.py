@@ -10,8 +10,7 @@ from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
 from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
 from lorair_arch.options.training import OWN_MODELS, options
-from lorair_arch.options.yaml_file import parse_yaml, read_yaml
-from lorair_arch.schema import show
+from lorair_arch.options.yaml_file import force, read_files
 
 
 def load_options(
@@ -30,7 +29,7 @@ def load_options(
     Processes and seeds are the pipeline's affair: `manual_seed` is None where the file gives none.
 
     Args:
-        file: A YAML file.
+        file: A YAML file; here and below one that has been read is not read again.
         is_train: For training; else for a test.
         root_path: The folder of `experiments/` or `results/`.
         force_yml: Changes such as 'train:total_iter=1000'; the value is read as YAML, new keys are made.
@@ -67,7 +66,8 @@ def load_each(
     """
     opts: list[dict[str, Any]] = []
     mistakes: list[str] = []
-    names = [read_yaml(file).get('name') for file in files]  # of files with mistakes; what they write is not missing
+    files = read_files(files)
+    names = [file.content().get('name') for file in files]  # of files with mistakes; what they write is not missing
     for i, file in enumerate(files):
         made_before = tuple(names[:i])
         try:
@@ -118,7 +118,8 @@ def check_options(
     Raises:
         OptionsError: As `load_options`.
     """
-    opt = read_yaml(file)
+    (file,) = read_files([file])
+    opt = file.content()
     mistakes: list[str] = []
 
     forced: dict[str, str] = {}
@@ -126,14 +127,14 @@ def check_options(
     def report(where: str, what: str) -> None:
         entry = next((entry for place, entry in forced.items() if f'{where}.'.startswith(f'{place}.')), None)
         what = what if where in forced else f'{where}: {what}'
-        mistakes.append(f'--force_yml {entry}: {what}' if entry else f'{file}: {what}')
+        mistakes.append(f'--force_yml {entry}: {what}' if entry else f'{file.says(where)}: {what}')
 
     for entry in force_yml:
         try:
             forced[force(opt, entry)] = entry
         except OptionsError as error:
             mistakes.append(str(error))
-    options(opt.get('model_type'), is_train).check(opt, '', report)
+    opt = options(opt.get('model_type'), is_train).check(opt, '', report)
     if not mistakes:  # from here on every value has the type that it should have
         check_machine(opt, launcher, report)
         check_files(opt, made_before, report)
@@ -143,27 +144,6 @@ def check_options(
     if mistakes:
         raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
     return opt
-
-
-def force(opt: dict[str, Any], entry: str) -> str:
-    """Changes the options as an entry of --force_yml says: 'train:optim_g:lr=1e-4'. Gives the place: train.optim_g.lr.
-
-    Raises:
-        OptionsError: If the entry is not of this form, or leads through something that has no keys.
-    """
-    keys, equals, value = entry.partition('=')
-    *sections, last = (key.strip() for key in keys.split(':'))
-    if not equals or not all((*sections, last)):
-        raise OptionsError(f'--force_yml {entry}: expected KEY:KEY=VALUE, such as train:total_iter=1000')
-    for section in sections:
-        opt = opt.setdefault(section, {})
-        if not isinstance(opt, dict):
-            raise OptionsError(f'--force_yml {entry}: {section} holds {show(opt)}, expected a mapping')
-    try:
-        opt[last] = parse_yaml(value)
-    except OptionsError as error:
-        raise OptionsError(f'--force_yml {entry}: {error}') from error
-    return '.'.join((*sections, last))
 
 
 def complete_datasets(opt: dict[str, Any]) -> None:

@@ -6,20 +6,31 @@ import importlib.util
 from typing import Any
 
 from lorair_arch.options.datasets import datasets
-from lorair_arch.options.kinds import (
+from lorair_arch.options.types import (
+    LOSS,
+    METRIC,
+    OPTIMIZER,
+    SCHEDULER,
+    check_schedule,
+    names_of,
+    network,
+    registered,
+)  # fmt: skip
+from lorair_arch.schema import (
+    Items,
+    Name,
+    Report,
+    Section,
+    Spec,
+    Value,
     anything,
     boolean,
     folder_name,
     integer,
-    names_of,
     number,
     one_of,
-    registered,
     text,
-)
-from lorair_arch.options.learning import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule
-from lorair_arch.options.networks import network
-from lorair_arch.schema import Items, Name, Report, Section, Spec, Value
+)  # fmt: skip
 
 _TOTAL = integer(1, 10**9, required=True)
 OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
@@ -116,7 +127,7 @@ def _train(model_type: str, is_train: bool) -> Section:
         keys['prior'] = one_of('router', 'cached')
     if model_type == FINETUNE:
         keys['trainable'] = one_of('lora', 'lora_bias', 'all')
-    return Section(keys=keys, required=is_train, also=(check_schedule,))
+    return Section(keys=keys, required=is_train, also=check_schedule)
 
 
 def _val(is_train: bool, own: bool) -> Section:
@@ -140,16 +151,16 @@ def _logger(is_train: bool) -> Section:
         'use_tb_logger': boolean(),
         'wandb': Section(keys={'project': text(null=True), 'resume_id': text(null=True)}, null=True),
     }
-    return Section(keys=keys, required=is_train, also=(_check_wandb,))
+    return Section(keys=keys, required=is_train, also=_check_wandb)
 
 
-def _check_wandb(logger: dict[str, Any], where: str, report: Report) -> None:
+def _check_wandb(logger: dict[str, Any], report: Report) -> None:
     if not (logger.get('wandb') or {}).get('project'):
         return
     if not logger.get('use_tb_logger'):
-        report(f'{where}.wandb', 'found a project, expected null, as use_tb_logger is false: wandb copies its curves')
+        report('wandb', 'found a project, expected null, as use_tb_logger is false: wandb copies its curves')
     elif importlib.util.find_spec('wandb') is None:
-        report(f'{where}.wandb', 'found a project, expected null, as the package wandb is not installed')
+        report('wandb', 'found a project, expected null, as the package wandb is not installed')
 
 
 def _is_gpu_count(value: Any) -> bool:

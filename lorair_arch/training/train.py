@@ -22,9 +22,9 @@ from basicsr.utils import AvgTimer, MessageLogger, set_random_seed
 
 from lorair_arch.console import to_file
 from lorair_arch.errors import CheckpointError, NumericsError
-from lorair_arch.files import copy_opt_file
 from lorair_arch.models.stage import is_stage
 from lorair_arch.options.reading import load_options
+from lorair_arch.options.yaml_file import copy_opt_file
 from lorair_arch.training import checkpoints
 from lorair_arch.training.board import keep_board, open_board
 from lorair_arch.training.continuing import options_of
@@ -58,7 +58,7 @@ def run(
     """
     settings = {'launcher': launcher, 'auto_resume': auto_resume, 'debug': debug}
     opt = load_options(file, True, os.getcwd(), force_yml, **settings) | {'root_path': os.getcwd()}
-    run_session(lambda signals: Training(opt, str(file), signals).run(), opt, launcher)
+    run_session(lambda signals: Training(opt, file, signals).run(), opt, launcher)
 
 
 class Training:
@@ -75,7 +75,7 @@ class Training:
 
     most_validated: int | None = None
 
-    def __init__(self, opt: dict[str, Any], file: str, signals: Signals) -> None:
+    def __init__(self, opt: dict[str, Any], file: str | os.PathLike[str], signals: Signals) -> None:
         self.opt, self.signals, self.total = opt, signals, int(opt['train']['total_iter'])
         self.saved = self.validated = -1  # iterations of the last checkpoint and of the last validation of this run
         self.begin(file)
@@ -87,7 +87,7 @@ class Training:
             self.model.resume_training(self.state)
             logger.info(f'Resuming training from epoch: {self.batches.epoch}, iter: {self.resumed}.')
 
-    def begin(self, file: str) -> None:
+    def begin(self, file: str | os.PathLike[str]) -> None:
         """Finds the state to continue from, or makes the folders of a new experiment; starts the log."""
         opt = self.opt
         if opt['rank'] == 0:

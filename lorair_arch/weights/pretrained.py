@@ -199,7 +199,8 @@ def build(weights: Weights) -> nn.Module:
     try:
         return network_class(options.pop('type'))(**options)
     except LoRAIRError as error:
-        raise CheckpointError(f'{weights.path} describes a network that cannot be built: {error}') from error
+        mistakes = '; '.join(str(error).splitlines())
+        raise CheckpointError(f'{weights.path} describes a network that cannot be built: {mistakes}') from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{weights.path} describes a network unknown here ({error}): is the package that defines it missing?'

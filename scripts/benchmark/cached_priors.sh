@@ -11,10 +11,10 @@ if [[ ! -e experiments/quickstart_3_finetune/models/net_g_latest.pth ]]; then
     exit 1
 fi
 
-lorair data cache-priors -opt options/quickstart/2_pretrain.yml -o "$priors"
+lorair data cache-priors -opt options/2_pretrain.yml -o "$priors"
 cached=(train:prior=cached "path:prior_cache=$priors")
-basicsr train -opt options/quickstart/2_pretrain.yml --force_yml name=quickstart_cached_2_pretrain "${cached[@]}"
-basicsr train -opt options/quickstart/3_finetune.yml --force_yml name=quickstart_cached_3_finetune "${cached[@]}" \
+basicsr train -opt options/2_pretrain.yml --force_yml name=quickstart_cached_2_pretrain "${cached[@]}"
+basicsr train -opt options/3_finetune.yml --force_yml name=quickstart_cached_3_finetune "${cached[@]}" \
     "path:pretrain_network_g=${models}_2_pretrain/models/net_g_latest.pth"
 basicsr test -opt options/test/quickstart.yml --force_yml name=quickstart_cached \
     "path:pretrain_network_g=${models}_2_pretrain/models/net_g_latest.pth" \

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from lorair_arch.data.check.parts import Facts, Finder, Image, Part, read_facts
 from lorair_arch.data.stores import Lmdb
-from lorair_arch.errors import LoRAIRError, Mistake, OptionsError, different_sizes, quoted, too_small
+from lorair_arch.errors import LoRAIRError, Mistake, different_sizes, quoted, too_small
 from lorair_arch.options.datasets import datasets
 from lorair_arch.options.reading import complete_datasets
 from lorair_arch.options.training import OWN_MODELS
 from lorair_arch.options.yaml_file import read_yaml
+from lorair_arch.schema import checked
 
 _MAX_THREADS = 16
 
@@ -62,13 +63,11 @@ def check_data(file: str) -> Report:
 
 def datasets_of(file: str) -> dict[str, Any]:
     """Checks and completes the options of the data sets in a file, whatever else is wrong in it."""
-    opt, mistakes = read_yaml(file), []
+    opt = read_yaml(file)
     sets = opt.get('datasets')
     is_train = isinstance(sets, dict) and 'train' in sets
     spec = datasets(is_train, own=opt.get('model_type') in OWN_MODELS)
-    opt['datasets'] = spec.check(sets, 'datasets', lambda where, what: mistakes.append(f'{file}: {where}: {what}'))
-    if mistakes:
-        raise OptionsError('\n'.join(mistakes))
+    opt['datasets'] = checked(spec, sets, 'datasets', f'{file}: ')
     opt.setdefault('scale', 1)
     complete_datasets(opt)
     return opt['datasets']

@@ -16,7 +16,7 @@ from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.data.foreign import NamedDataset, build_dataset
 from lorair_arch.data.images.metadata import opened, read_metadata
 from lorair_arch.data.images.reading import decode_photo, read_bytes
-from lorair_arch.data.sources import checked, choose, class_of, compile_match, match_keys
+from lorair_arch.data.sources import choose, match_keys
 from lorair_arch.data.stores import Lmdb, Store, find_store
 from lorair_arch.errors import DataError, LoRAIRError, Mistake
 
@@ -138,19 +138,16 @@ class Finder:
         return [self._source(options, i) for i in range(len(options['sources']))]
 
     def _source(self, options: Mapping[str, Any], i: int) -> Part:
-        where = f"data set '{options['name']}': sources[{i}]"
-        training = options['phase'] == 'train'
+        source, training = options['sources'][i], options['phase'] == 'train'
         gt_size = options.get('gt_size') if training and not options.get('pad_small') else None
-        part = Part(options['name'], f'{i}', training, gt_size)
+        part = Part(options['name'], source['degradation'], training, gt_size)
         try:
-            source = checked(options['sources'][i], where)
-            part.source = class_of(source) or ''
             gt = self._store(source['dataroot_gt'])
             lq = self._store(source['dataroot_lq']) if 'dataroot_lq' in source else None
             chosen, mistakes = choose(source.get('meta_info_file'), gt) if gt else (None, [])
             self._report(mistakes)
             if gt and lq:
-                pattern = compile_match(source.get('match'), f'{where}.match')
+                pattern = re.compile(source['match']) if 'match' in source else None
                 self._pair(part, lq, gt, pattern, chosen)
             elif gt and 'degrade' in source:
                 part.images = [Image(gt, key) for key in (gt.keys if chosen is None else chosen)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lorair_arch.errors import OptionsError, check_keys, did_you_mean
+from lorair_arch.schema import Items, Section, Typed, Value, checked, is_number
 
 from . import blur, camera, weather
 
@@ -57,6 +57,26 @@ DEGRADATIONS = {function.__name__: function for function in _OWN}
 LIMITS = {function.__name__: limits for function, limits in _OWN.items()}
 
 
+def _range(lowest: float, highest: float) -> Value:
+    def accepts(value: Any) -> bool:
+        pair = value if isinstance(value, (list, tuple)) else (value, value)
+        return len(pair) == 2 and all(map(is_number, pair)) and lowest <= pair[0] <= pair[1] <= highest
+
+    return Value(accepts=accepts, expected=f'a number or [low, high] from {lowest:g} to {highest:g}, low first')
+
+
+def _section(name: str) -> Section:
+    return Section(keys={key: _range(*limits) for key, limits in LIMITS[name].items()})
+
+
+class _Degradation(Typed):
+    expected = 'a mapping such as {type: noise, sigma: [15, 50]}'
+
+
+# what `degrade` may be; those that other packages add to DEGRADATIONS and LIMITS count too
+OPTIONS = Items(item=_Degradation(what='degradation', types=lambda: DEGRADATIONS, section=_section), single=True)
+
+
 def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str = 'degrade') -> Degradation:
     """Makes a function `(image, rng) -> image` of options such as `{type: noise, sigma: [15, 50]}`.
 
@@ -71,34 +91,19 @@ def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
     Raises:
         OptionsError: for an unknown type or parameter, or a value that is not a range within its limits.
     """
-    if isinstance(options, (list, tuple)) and options:
-        return partial(_one_after_the_other, [_build_one(step, f'{where}[{i}]') for i, step in enumerate(options)])
-    return _build_one(options, where)
+    options = checked(OPTIONS, options, where)
+    if isinstance(options, list):
+        return partial(_one_after_the_other, [_build_one(step) for step in options])
+    return _build_one(options)
 
 
-def _build_one(options: Mapping[str, Any], where: str) -> Degradation:
-    if not isinstance(options, Mapping) or 'type' not in options:
-        raise OptionsError(f'{where}: expected a mapping such as {{type: noise, sigma: [15, 50]}}, found {options!r}')
+def _build_one(options: Mapping[str, Any]) -> Degradation:
+    pairs = {key: value if isinstance(value, (list, tuple)) else (value, value) for key, value in options.items()}
     name = options['type']
-    if name not in list(DEGRADATIONS):  # a list: the name may be unhashable
-        raise OptionsError(f'{where}.type: unknown degradation {name!r}{did_you_mean(name, DEGRADATIONS)}')
-    check_keys(options, ('type', *LIMITS[name]), where)
-    parameters = {key: value for key, value in options.items() if key != 'type'}
-    ranges = {key: _range(value, f'{where}.{key}', *LIMITS[name][key]) for key, value in parameters.items()}
-    return partial(DEGRADATIONS[name], **ranges)
+    return partial(DEGRADATIONS[name], **{key: tuple(pair) for key, pair in pairs.items() if key != 'type'})
 
 
 def _one_after_the_other(steps: list[Degradation], image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for step in steps:
         image = step(image, rng)
     return image
-
-
-def _range(value: Any, where: str, lowest: float, highest: float) -> tuple[float, float]:
-    pair = value if isinstance(value, (list, tuple)) else (value, value)
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
-    if not numbers or len(pair) != 2 or not lowest <= pair[0] <= pair[1] <= highest:
-        raise OptionsError(
-            f'{where}: expected a number or [low, high] from {lowest:g} to {highest:g}, low first, found {value!r}'
-        )
-    return pair[0], pair[1]

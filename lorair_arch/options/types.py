@@ -1,17 +1,18 @@
-"""Optimisers, schedules, losses and metrics under `train` and `val`."""
+"""Mappings with a `type`: networks and data sets, optimisers and schedules, losses and metrics."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils import registry
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
-from lorair_arch.options.kinds import boolean, call, integer, names_of, number, one_of
-from lorair_arch.schema import Items, Report, Section, Typed, show
+from lorair_arch.schema import Items, Report, Section, Typed, boolean, call, integer, number, one_of, show, takes
 
 _SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -27,18 +28,33 @@ _OTHER_LOSSES = ('PerceptualLoss', 'GANLoss', 'MultiScaleGANLoss')
 _OTHER_METRICS = ('calculate_psnr_pt', 'calculate_ssim_pt')
 
 
-def check_schedule(train: dict[str, Any], where: str, report: Report) -> None:
+def registered(kind: str, section: Callable[[str], Section | None] = lambda name: None, **options: Any) -> Typed:
+    """A mapping whose type is in one of BasicSR's registries: 'arch', 'dataset', 'loss' or 'metric'."""
+    what = f'{"network" if kind == "arch" else kind} type'
+    return Typed(what=what, types=lambda: names_of(kind), section=section, **options)
+
+
+def names_of(kind: str) -> list[str]:
+    """All names in one of BasicSR's registries; some of its own have a suffix that options leave out."""
+    return [name.removesuffix('_basicsr') for name, _ in getattr(registry, f'{kind.upper()}_REGISTRY')]
+
+
+def network(**options: Any) -> Typed:
+    """A network, with what its class takes."""
+    return registered('arch', lambda name: takes(ARCH_REGISTRY.get(name)), **options)
+
+
+def check_schedule(train: dict[str, Any], report: Report) -> None:
     """Compares the periods of `train.scheduler` with `total_iter` and with their weights."""
     scheduler, total = train['scheduler'], train['total_iter']
     parts, each = scheduler.get('periods'), 'period'
     if parts is None:
         parts, each = scheduler.get('restarts', [0]), 'of restarts'
     elif sum(parts) < total:
-        report(f'{where}.scheduler.periods', f'found {show(parts)}, expected a sum of at least total_iter = {total}')
+        report('scheduler.periods', f'found {show(parts)}, expected a sum of at least total_iter = {total}')
     weights = scheduler.get('restart_weights', [1])
     if len(weights) != len(parts):
-        what = f'found {show(weights)}, expected {len(parts)}, one for each {each}'
-        report(f'{where}.scheduler.restart_weights', what)
+        report('scheduler.restart_weights', f'found {show(weights)}, expected {len(parts)}, one for each {each}')
 
 
 def _scheduler(name: str) -> Section:
@@ -51,14 +67,14 @@ def _scheduler(name: str) -> Section:
 def _optimizer(name: str) -> Section:
     optimizer = getattr(torch.optim, name)
 
-    def check(settings: dict[str, Any], where: str, report: Report) -> None:
+    def check(settings: dict[str, Any], report: Report) -> None:
         if settings.get('foreach') and settings.get('fused'):
-            report(f'{where}.fused', 'found true beside foreach: true, expected one of them')
+            report('fused', 'found true beside foreach: true, expected one of them')
         try:
             optimizer([], **settings)
         except (TypeError, ValueError) as error:  # that there are no parameters is the last thing that it notices
             if 'empty parameter list' not in str(error):
-                report(where, f'{name} refuses it: {error}')
+                report('', f'{name} refuses it: {error}')
 
     known = {
         'lr': number(above=0),
@@ -66,7 +82,7 @@ def _optimizer(name: str) -> Section:
         'betas': Items(item=number(0, 1, convert=float), length=2),
     }
     known |= dict.fromkeys(('foreach', 'fused'), boolean(null=True))
-    section = call(optimizer, _OTHER_PARAMETERS, known, also=(check,))
+    section = call(optimizer, _OTHER_PARAMETERS, known, also=check)
     return replace(section, keys={**section.keys, 'lr': replace(known['lr'], required=True)})
 
 

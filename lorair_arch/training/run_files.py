@@ -1,4 +1,4 @@
-"""`basicsr train` and `basicsr test`."""
+"""`basicsr train` and `basicsr test` of one options file or several, or a trial of them."""
 
 from __future__ import annotations
 
@@ -8,48 +8,35 @@ import signal
 import subprocess
 import sys
 
-from lorair_arch.cli import load_plugins
-from lorair_arch.errors import OptionsError
+from lorair_arch.training import test, train
+from lorair_arch.training.dry_run import dry_run
+from lorair_arch.training.resume import check_states
 
 logger = logging.getLogger('lorair_arch')
 
 
 def run_files(command: str, args: argparse.Namespace) -> int | None:
-    """Runs options files; several each in a process of its own, so that none inherits anything from another."""
-    from lorair_arch.options.yaml_file import read_yaml
+    """Runs options files; several each in a process of its own, so that none inherits anything from another.
 
-    if len(args.opt) > 1 and args.launcher != 'none':
-        raise OptionsError(f'-opt: found {len(args.opt)} files, expected one with --launcher {args.launcher}')
-    for file in args.opt:  # a wrong name or a slip in the YAML need not wait for PyTorch
-        read_yaml(file)
+    Args:
+        command: 'train' or 'test'.
+        args: The flags of the command, `opt` the files as `read_files` gives them.
 
-    load_plugins()
+    Returns:
+        The exit code, if it is not 0.
+    """
+    settings = {'launcher': args.launcher, 'debug': args.debug}
+    resume = {'auto_resume': args.auto_resume}
     if args.dry_run:
-        from lorair_arch.training.dry_run import dry_run
-
-        return dry_run(
-            command,
-            args.opt,
-            args.force_yml,
-            launcher=args.launcher,
-            auto_resume=args.auto_resume,
-            debug=args.debug,
-        )
+        return dry_run(command, args.opt, args.force_yml, **settings, **resume)
     if len(args.opt) > 1:
         return _run_each(command, args)
-    from lorair_arch.training import test, train
-
-    settings = {'launcher': args.launcher, 'debug': args.debug, 'force_yml': args.force_yml}
     if command == 'train':
-        train.run(args.opt[0], auto_resume=args.auto_resume, **settings)
-    else:
-        test.run(args.opt[0], **settings)
-    return None
+        return train.run(args.opt[0], force_yml=args.force_yml, **settings, **resume)
+    return test.run(args.opt[0], force_yml=args.force_yml, **settings)
 
 
 def _run_each(command: str, args: argparse.Namespace) -> int:
-    from lorair_arch.training.resume import check_states
-
     # a mistake in the last file must not be found hours later
     check_states(command, args.opt, args.force_yml, auto_resume=args.auto_resume, debug=args.debug)
     flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
@@ -57,11 +44,11 @@ def _run_each(command: str, args: argparse.Namespace) -> int:
         flags += ['--force_yml', *args.force_yml]
     for i, file in enumerate(args.opt, start=1):
         logger.info(f'[{i}/{len(args.opt)}] basicsr {command} -opt {file}')
-        code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', file, *flags])
+        code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', str(file), *flags])
         if code:
             interrupted = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
             what = f'{file} was interrupted' if interrupted else f'error: {file} failed (exit code {code})'
-            left = ', '.join(args.opt[i:])
+            left = ', '.join(map(str, args.opt[i:]))
             sys.stderr.write(what + (f'; not run: {left}\n' if left else '\n'))
             return code if code > 0 else 128 - code
     return 0
