@@ -1,5 +1,6 @@
 """Each adjustment that BasicSR needs: it mends what is broken here, and leaves alone what is not."""
 
+import re
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lorair_arch import compat
 from lorair_arch.compat import launch, mending, torchvision_ops
 from lorair_arch.errors import OptionsError
-from tests.miniature import REPO
+from tests.miniature import REPO, run, stage, write_data, write_options
 
 
 @pytest.fixture
@@ -143,6 +144,21 @@ def test_functional_tensor(monkeypatch):
     assert grey.shape == (1, 1, 4, 4)
     mending.provide_functional_tensor()
     assert sys.modules[name] is module
+
+
+def test_basicsr_s_own_training_runs_and_resumes(tmp_path):
+    """As by `python -m basicsr.train`, which knows nothing of this package's loop."""
+    write_data(tmp_path)
+    opt = stage('sr')
+    opt['path'] = {'resume_state': None}
+    opt['logger']['use_tb_logger'] = opt['val']['save_img'] = False
+    code = 'import os, lorair_arch; from basicsr.train import train_pipeline; train_pipeline(os.getcwd())'
+    for total, flags in ((4, ()), (6, ('--auto_resume',))):
+        opt['train']['total_iter'] = total
+        done = run(tmp_path, '-opt', write_options(tmp_path, opt), *flags, python=('-c', code))
+        assert done.returncode == 0, done.stderr
+    assert re.search(r'Resuming training from epoch: \d, iter: 4\.', done.stderr)
+    assert (tmp_path / 'experiments/sr/training_states/6.state').exists()
 
 
 def test_processes_start_without_a_gpu(one_process, monkeypatch):

@@ -1,1 +1,1 @@
-"""From an options file to a finished run: BasicSR's pipelines, distributed processes, checkpoints and resuming."""
+"""From an options file to a finished run: the loop, the test, checkpoints and resuming."""
