@@ -80,8 +80,8 @@ def test_basicsr_that_was_imported_before_is_joined_too():
 @pytest.mark.parametrize(
     'first', ['import lorair_arch.cli', 'import lorair_arch.restoring.folders', 'from lorair_arch import Restorer']
 )
-def test_what_restores_never_imports_basicsr(first):
-    heavy = ('basicsr', 'scipy.stats', 'skimage', *(['torch'] if 'cli' in first else []))
+def test_what_restores_never_imports_basicsr_nor_what_few_images_need(first):
+    heavy = ('basicsr', 'scipy.stats', 'skimage', 'cv2', 'tifffile', *(['torch'] if 'cli' in first else []))
     assert in_a_new_process(f'import sys; {first}; print([name for name in {heavy} if name in sys.modules])') == '[]\n'
 
 

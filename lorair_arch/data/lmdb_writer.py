@@ -41,9 +41,8 @@ class LmdbWriter:
             # The map is a limit, not an allocation. Everything is synced once, at the end. Nobody else knows of the
             # folder, and a file of locks would kill the process on a full disk.
             self._environment = lmdb.open(self._partial, map_size=2**40, sync=False, lock=False)
-            self._meta = open(
-                os.path.join(self._partial, 'meta_info.txt'), 'w', encoding='utf-8', errors='surrogateescape'
-            )
+            meta = os.path.join(self._partial, 'meta_info.txt')
+            self._meta = open(meta, 'w', encoding='utf-8', errors='surrogateescape')
         except (OSError, lmdb.Error) as error:
             shutil.rmtree(self._partial, ignore_errors=True)
             raise OutputError(f"cannot write '{self._path}': {error}") from error

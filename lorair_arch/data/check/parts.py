@@ -191,7 +191,9 @@ class Finder:
         else:
             part.images = [Image(store, key) for store in stores for key in store.keys]
 
-    def _pair(self, part: Part, lq: Store, gt: Store, pattern: re.Pattern | None = None, chosen=None) -> None:
+    def _pair(
+        self, part: Part, lq: Store, gt: Store, pattern: re.Pattern[str] | None = None, chosen: list[str] | None = None
+    ) -> None:
         pairs, mistakes = match_keys(lq, gt, pattern, chosen)
         self._report(mistakes)
         part.pairs = [(Image(lq, lq_key), Image(gt, gt_key)) for lq_key, gt_key in pairs]

@@ -18,19 +18,14 @@ from lorair_arch.errors import DataError
 # What it logs of a damaged file would stand on the console beside the sentence.
 logging.getLogger('tifffile').addHandler(logging.NullHandler())
 
-_ORIENTATION, _COLOUR_MAP, _ICC, _DNG = 274, 320, 34675, 50706
+_ORIENTATION, _ICC, _DNG = 274, 34675, 50706
 _REDUCED, _MASK = 1, 4  # bits of the kind of a page
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of a further channel; 0: unspecified
 # Kinds of pixels, and of how many channels their colours are.
 _COLOURS = {
-    PHOTOMETRIC.MINISWHITE: 1,
-    PHOTOMETRIC.MINISBLACK: 1,
-    PHOTOMETRIC.RGB: 3,
-    PHOTOMETRIC.PALETTE: 1,
+    **dict.fromkeys((PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE), 1),
+    **dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB), 3),
     PHOTOMETRIC.SEPARATED: 4,
-    PHOTOMETRIC.YCBCR: 3,
-    PHOTOMETRIC.CIELAB: 3,
-    PHOTOMETRIC.ICCLAB: 3,
 }
 _FAX = (COMPRESSION.CCITTRLE, COMPRESSION.CCITT_T4, COMPRESSION.CCITT_T6)
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
