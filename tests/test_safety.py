@@ -9,7 +9,7 @@ import pytest
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
 from lorair_arch.models.validation import name_of, place_of
-from lorair_arch.options.reading import check_options
+from lorair_arch.options.reading import load_options
 from lorair_arch.training import pipeline
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 from tests.photos import photo, write
@@ -102,7 +102,7 @@ def test_no_name_of_the_options_leads_out_of_a_folder(here, place, name):
         opt['val']['suffix'] = name
     file = write_options(here, opt, 'pretrain')
     with pytest.raises(ValueError, match=f'{file}: .*expected a name for a folder, without slashes'):
-        check_options(file, is_train=True)
+        load_options(file, True, '.')
 
 
 def write_lmdb(path, key, listed):

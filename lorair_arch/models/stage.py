@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._functorch import config
 
 from lorair_arch.devices import has_bf16
-from lorair_arch.errors import CheckpointError, NumericsError, OptionsError
+from lorair_arch.errors import CheckpointError, NumericsError
 from lorair_arch.training.checkpoints import last_checkpoint
 from lorair_arch.training.resume import networks_folder
 from lorair_arch.weights.loading import load_into, save_file, state_dict_of
@@ -347,11 +347,7 @@ class StageModel(Stepping, Saving):
 
     def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs) -> torch.optim.Optimizer:
         """Builds any optimiser of `torch.optim` by its name."""
-        optimizer = getattr(torch.optim, optim_type, None)
-        if optimizer is None:
-            raise OptionsError(
-                f'train.optim_{self.role}.type is {optim_type!r}, expected one of torch.optim, e.g. AdamW.'
-            )
+        optimizer = getattr(torch.optim, optim_type)
         # one pass over all weights; PyTorch's own choice on CPUs is a loop in Python
         if 'fused' in signature(optimizer).parameters and not kwargs.keys() & {'foreach', 'fused', 'differentiable'}:
             kwargs['fused'] = True

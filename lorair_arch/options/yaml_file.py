@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +51,10 @@ class OptionsFile(os.PathLike):
     def says(self, place: str) -> str:
         """Gives the path of the file that says what stands at a place, such as 'train.optim_g.lr'."""
         for path, own in self.parts:
-            found: Any = own
-            for key in place.partition('[')[0].split('.'):
-                found = found.get(key, _NOTHING) if isinstance(found, dict) else _NOTHING
-            if found is not _NOTHING:
+            with contextlib.suppress(KeyError, TypeError):
+                reduce(getitem, place.partition('[')[0].split('.'), own)
                 return path
         return self.path
-
-
-_NOTHING = object()
 
 
 def _merge(below: dict[str, Any], own: dict[str, Any]) -> None:
@@ -83,7 +81,7 @@ def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFile:
-    parts: dict[str, str] = {}  # what was built on by two files counts where it stands highest
+    parts: dict[str, str] = {}  # what two files build on counts where it stands highest
 
     def add(file: str, above: tuple[str, ...]) -> None:
         place = os.path.realpath(file)
@@ -94,23 +92,16 @@ def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFil
         if place not in known:
             known[place] = _read_one(file)
         parts[place] = file
-        for base in reversed(_bases(file, known[place][1])):
+        own = known[place][1]
+        bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
+        for base in reversed([bases] if isinstance(bases, str) else bases):
             try:
-                add(base, (*above, place))
+                add(os.path.normpath(os.path.join(os.path.dirname(file), os.path.expanduser(base))), (*above, place))
             except OptionsError as error:
                 raise OptionsError(f'{file}: base: {error}') from error
 
     add(path, ())
     return OptionsFile(path, known[next(iter(parts))][0], [(file, known[place][1]) for place, file in parts.items()])
-
-
-def _bases(file: str, own: dict[str, Any]) -> list[str]:
-    bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
-    folder = os.path.dirname(file)
-    return [
-        os.path.normpath(os.path.join(folder, os.path.expanduser(base)))
-        for base in ([bases] if isinstance(bases, str) else bases)
-    ]
 
 
 def _read_one(file: str) -> tuple[str, dict[str, Any]]:
@@ -152,7 +143,7 @@ def force(opt: dict[str, Any], entry: str) -> str:
 
 
 def printed(file: OptionsFile, force_yml: Iterable[str] = ()) -> str:
-    """Writes the options of a file and of what it builds on, with changes, as one file that says the same."""
+    """Writes one file that says the same as a file, those that it builds on, and the changes of --force_yml."""
     opt = file.content()
     for entry in force_yml:
         force(opt, entry)
