@@ -81,7 +81,7 @@ def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFile:
-    parts: dict[str, str] = {}  # what two files build on counts where it stands highest
+    parts: dict[str, str] = {}  # a file stands behind those that it builds on; what two build on, before both
 
     def add(file: str, above: tuple[str, ...]) -> None:
         place = os.path.realpath(file)
@@ -91,17 +91,18 @@ def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFil
             return
         if place not in known:
             known[place] = _read_one(file)
-        parts[place] = file
         own = known[place][1]
         bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
-        for base in reversed([bases] if isinstance(bases, str) else bases):
+        for base in [bases] if isinstance(bases, str) else bases:
             try:
                 add(os.path.normpath(os.path.join(os.path.dirname(file), os.path.expanduser(base))), (*above, place))
             except OptionsError as error:
                 raise OptionsError(f'{file}: base: {error}') from error
+        parts[place] = file
 
     add(path, ())
-    return OptionsFile(path, known[next(iter(parts))][0], [(file, known[place][1]) for place, file in parts.items()])
+    own_first = [(file, known[place][1]) for place, file in reversed(parts.items())]
+    return OptionsFile(path, known[os.path.realpath(path)][0], own_first)
 
 
 def _read_one(file: str) -> tuple[str, dict[str, Any]]:
