@@ -66,7 +66,7 @@ def test_dangers_are_seen(code):
 def test_the_loader_of_options_is_a_safe_one():
     import yaml
 
-    from lorair_arch.options.yaml_text import _Loader
+    from lorair_arch.options.yaml_file import _Loader
 
     kinds = {tag.rpartition(':')[2] for tag in _Loader.yaml_constructors if tag}
     assert issubclass(_Loader, yaml.SafeLoader)
