@@ -54,12 +54,7 @@ def checks_options(constructor: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Spec:
-    """What may stand under a key.
-
-    Attributes:
-        required: The key must be there.
-        null: Its value may be null.
-    """
+    """What may stand under a key: whether it must be there, and whether it may be null."""
 
     required: bool = False
     null: bool = False
@@ -166,12 +161,9 @@ class Name(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Typed(Spec):
-    """A mapping whose `type` says which other keys it has.
+    """A mapping whose `type`, one of `types`, says which other keys it has; `what` says what types are, for messages.
 
-    Attributes:
-        what: What the types are, for messages.
-        types: All known types.
-        section: What a type's mapping may hold; None: anything.
+    `section` gives what a type's mapping may hold; None: anything.
     """
 
     what: str

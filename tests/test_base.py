@@ -46,8 +46,9 @@ def test_mappings_are_merged_lists_and_values_replaced(folder):
 def test_of_several_each_replaces_what_those_before_it_say(folder):
     write(a='base: [b.yml, c.yml]\nx: 1', b='x: 2\ny: 2\nz: {b: 1}', c='x: 3\ny: 3\nz: {c: 1}')
     assert read_yaml('a.yml') == {'x': 1, 'y': 3, 'z': {'b': 1, 'c': 1}}
-    write(b='base: d.yml\nx: 2', c='base: d.yml\ny: 3', d='x: 0\ny: 0\nz: 0')  # d is the base of both
-    assert read_yaml('a.yml') == {'x': 1, 'y': 3, 'z': 0}
+    # what both build on does not undo what one of them says
+    write(a='base: [b.yml, c.yml]', b='base: d.yml\nx: 2', c='base: d.yml\ny: 3', d='x: 0\ny: 0\nz: 0')
+    assert read_yaml('a.yml') == {'x': 2, 'y': 3, 'z': 0}
 
 
 def test_what_is_given_out_may_be_changed(folder):

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lorair_arch.errors import OptionsError
-from lorair_arch.options.reading import check_options, force, load_each, load_options
+from lorair_arch.options.reading import force, load_each, load_options
 from lorair_arch.options.yaml_file import read_yaml
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 
@@ -203,7 +203,7 @@ def test_a_missing_gpu_is_noticed_before_anything_else(here):
 )
 def test_shipped_options_are_right_but_for_files_that_are_made_later(file):
     try:
-        check_options(file, is_train='test' not in file.relative_to(REPO).parts)
+        load_options(file, 'test' not in file.relative_to(REPO).parts, '.')
     except OptionsError as error:
         wrong = [line for line in str(error).splitlines() if 'which does not exist' not in line]
         assert not wrong, wrong

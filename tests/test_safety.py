@@ -9,7 +9,7 @@ import pytest
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset
 from lorair_arch.errors import DataError
 from lorair_arch.models.validation import name_of, place_of
-from lorair_arch.options.reading import check_options
+from lorair_arch.options.reading import load_options
 from lorair_arch.training import test as testing
 from lorair_arch.training import train as training
 from tests.miniature import REPO, as_test, stage, write_data, write_options
@@ -67,7 +67,7 @@ def test_dangers_are_seen(code):
 def test_the_loader_of_options_is_a_safe_one():
     import yaml
 
-    from lorair_arch.options.yaml_text import _Loader
+    from lorair_arch.options.yaml_file import _Loader
 
     kinds = {tag.rpartition(':')[2] for tag in _Loader.yaml_constructors if tag}
     assert issubclass(_Loader, yaml.SafeLoader)
@@ -103,7 +103,7 @@ def test_no_name_of_the_options_leads_out_of_a_folder(here, place, name):
         opt['val']['suffix'] = name
     file = write_options(here, opt, 'pretrain')
     with pytest.raises(ValueError, match=f'{file}: .*expected a name for a folder, without slashes'):
-        check_options(file, is_train=True)
+        load_options(file, True, '.')
 
 
 def write_lmdb(path, key, listed):

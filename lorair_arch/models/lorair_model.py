@@ -37,15 +37,18 @@ class RestorationModel(StageModel):
 
     def build_router(self) -> nn.Module:
         """Builds the frozen router and loads its weights."""
-        path = self.opt['path'].get('pretrain_network_router')
+        path = self.weights_of('router')
         router = build_network(self.opt['network_router'])
         if path:
             self.load_network(router, path, param_key=self.opt['path'].get('param_key_router', 'params'))
-        elif self.is_train:
-            raise OptionsError(
-                'path.pretrain_network_router is missing: the restorer is guided by a trained router; train one first.'
-            )
         return router.to(self.device).eval().requires_grad_(False)
+
+    def weights_of(self, label: str) -> str | None:
+        """Gives the file of weights of the router or of the restorer; no training builds on random ones."""
+        path = self.opt['path'].get(f'pretrain_network_{label}')
+        if self.is_train and not path:
+            raise OptionsError(f'path.pretrain_network_{label}: missing, expected a file of trained weights')
+        return path
 
     def init_training_settings(self) -> None:
         self.loss = build_loss(self.opt['train']['pixel_opt']).to(self.device)
@@ -138,11 +141,6 @@ class RestorationModel(StageModel):
 class LoRAIRPretrainModel(RestorationModel):
     """Pre-trains the restorer, without experts, on all degradations together (section 3.2)."""
 
-    def build(self) -> nn.Module:
-        if self.opt['network_g'].get('lora'):
-            raise OptionsError('network_g.lora is set, but pre-training has no experts: use LoRAIRFinetuneModel.')
-        return super().build()
-
 
 class LoRAIRFinetuneModel(RestorationModel):
     """Fine-tunes a pre-trained restorer with a mixture of low-rank experts (section 3.3).
@@ -156,13 +154,9 @@ class LoRAIRFinetuneModel(RestorationModel):
 
     def build(self) -> nn.Module:
         path = self.opt['path']
-        if not self.opt['network_g'].get('lora'):
-            raise OptionsError('network_g.lora is missing: fine-tuning needs rank and num_experts there.')
-        if self.is_train and not path.get('pretrain_network_g'):
-            raise OptionsError('path.pretrain_network_g is missing: fine-tuning starts from a pre-trained restorer.')
         net = build_network(self.opt['network_g'])
         param_key = path.get('param_key_g', 'params')
-        if path.get('pretrain_network_g'):
+        if self.weights_of('g'):
             # a test of a restorer without its experts would measure something else without a word
             missing = self._ENDINGS['lora'] if self.is_train or path.get('pretrain_network_experts') else ()
             self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=missing)

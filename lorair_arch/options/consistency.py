@@ -27,13 +27,7 @@ def check_machine(opt: dict[str, Any], launcher: str, report: Report) -> None:
 
 
 def check_files(opt: dict[str, Any], made_before: Collection[str], report: Report) -> None:
-    """Looks for every file and folder that the options name.
-
-    Args:
-        opt: The options.
-        made_before: Names of trainings before this one: weights in their folders may be missing yet.
-        report: Takes the mistakes.
-    """
+    """Looks for every file and folder that the options name, but for weights of trainings in `made_before`."""
     for where, path in _named_files(opt):
         place = Path(os.path.expanduser(path))
         if where.startswith('path.') and trained_by(path) in made_before:

@@ -7,20 +7,9 @@ from typing import Any
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from lorair_arch import schema as kinds
 from lorair_arch.options.types import registered
-from lorair_arch.schema import (
-    Items,
-    Report,
-    Section,
-    Spec,
-    anything,
-    boolean,
-    folder_name,
-    integer,
-    number,
-    one_of,
-    text,
-)  # fmt: skip
+from lorair_arch.schema import Items, Report, Section, Spec
 
 
 def datasets(is_train: bool, own: bool) -> Section:
@@ -47,15 +36,15 @@ def datasets(is_train: bool, own: bool) -> Section:
 def loader(train: bool) -> dict[str, Spec]:
     """Describes what BasicSR's pipeline reads of any data set, beside its type."""
     return {
-        'name': folder_name(required=True),
-        'batch_size_per_gpu': integer(1, 100_000, required=train),
-        'num_worker_per_gpu': integer(0, 1000, required=train),
-        'dataset_enlarge_ratio': number(above=0, high=10**6),
-        'use_shuffle': boolean(),
-        'pin_memory': boolean(),
-        'persistent_workers': boolean(),
-        'prefetch_mode': one_of('cpu', 'cuda', null=True),
-        'num_prefetch_queue': integer(1, 1000),
+        'name': kinds.folder_name(required=True),
+        'batch_size_per_gpu': kinds.integer(1, 100_000, required=train),
+        'num_worker_per_gpu': kinds.integer(0, 1000, required=train),
+        'dataset_enlarge_ratio': kinds.number(above=0, high=10**6),
+        'use_shuffle': kinds.boolean(),
+        'pin_memory': kinds.boolean(),
+        'persistent_workers': kinds.boolean(),
+        'prefetch_mode': kinds.one_of('cpu', 'cuda', null=True),
+        'num_prefetch_queue': kinds.integer(1, 1000),
     }
 
 
@@ -67,24 +56,24 @@ def _dataset(phase: str, own: bool) -> Spec:
         known = own_keys.get(phase) if isinstance(own_keys, dict) else None
         if own and name == 'PairedImageDataset':
             known = _paired(train)
-        return Section(keys=loader(train) | (known or {}), more=None if known else anything(), also=_check_loader)
+        return Section(keys=loader(train) | (known or {}), more=None if known else kinds.anything(), also=_check_loader)
 
     return registered('dataset', section, required=train)
 
 
 def _paired(train: bool) -> dict[str, Spec]:
     return {
-        'dataroot_lq': text(required=True),
-        'dataroot_gt': text(required=True),
-        'io_backend': Section(keys={'type': one_of('disk', 'lmdb', required=True)}, required=True),
-        'meta_info_file': text(null=True),
-        'filename_tmpl': text(),
-        'gt_size': integer(1, 100_000, required=train),
-        'use_hflip': boolean(required=train),
-        'use_rot': boolean(required=train),
-        'color': one_of('y', null=True),
-        'mean': Items(item=number(), length=3, null=True),
-        'std': Items(item=number(above=0), length=3, null=True),
+        'dataroot_lq': kinds.text(required=True),
+        'dataroot_gt': kinds.text(required=True),
+        'io_backend': Section(keys={'type': kinds.one_of('disk', 'lmdb', required=True)}, required=True),
+        'meta_info_file': kinds.text(null=True),
+        'filename_tmpl': kinds.text(),
+        'gt_size': kinds.integer(1, 100_000, required=train),
+        'use_hflip': kinds.boolean(required=train),
+        'use_rot': kinds.boolean(required=train),
+        'color': kinds.one_of('y', null=True),
+        'mean': Items(item=kinds.number(), length=3, null=True),
+        'std': Items(item=kinds.number(above=0), length=3, null=True),
     }
 
 

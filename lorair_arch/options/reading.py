@@ -10,7 +10,7 @@ from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
 from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
 from lorair_arch.options.training import OWN_MODELS, options
-from lorair_arch.options.yaml_file import force, read_files
+from lorair_arch.options.yaml_file import OptionsFile, force, read_files
 
 
 def load_options(
@@ -36,28 +36,23 @@ def load_options(
         launcher: 'none', 'pytorch' or 'slurm'.
         auto_resume: For the pipeline.
         debug: Puts 'debug_' before the name; then intervals are short.
-        made_before: As in `check_options`.
+        made_before: Names of trainings before this one: weights in their folders in experiments/ may be missing yet.
 
     Returns:
-        The options as BasicSR's pipelines want them.
+        The options as BasicSR's pipelines want them; whole numbers are no floats (5e3).
 
     Raises:
         OptionsError: With every mistake on a line of its own: file, key, what was found, what was expected.
     """
-    opt = check_options(file, is_train, force_yml, launcher=launcher, made_before=made_before)
-    return _complete(opt, is_train, root_path, launcher=launcher, auto_resume=auto_resume, debug=debug)
+    opt = _check(read_files([file])[0], is_train, force_yml, launcher, made_before)
+    opt |= {'dist': launcher != 'none', 'auto_resume': auto_resume, 'is_train': is_train}
+    return _complete(opt, root_path, debug)
 
 
 def load_each(
-    files: Sequence[str | os.PathLike],
-    is_train: bool,
-    root_path: str,
-    force_yml: Sequence[str] = (),
-    *,
-    launcher: str = 'none',
-    debug: bool = False,
+    files: Sequence[str | os.PathLike], is_train: bool, root_path: str, force_yml: Sequence[str] = (), **more: Any
 ) -> list[dict[str, Any]]:
-    """Reads, checks and completes options files that run one after another; see `load_options`.
+    """Reads, checks and completes options files that run one after another, as `load_options` does.
 
     Weights that an earlier file's training will write may be missing yet.
 
@@ -69,11 +64,8 @@ def load_each(
     files = read_files(files)
     names = [file.content().get('name') for file in files]  # of files with mistakes; what they write is not missing
     for i, file in enumerate(files):
-        made_before = tuple(names[:i])
         try:
-            opt = load_options(
-                file, is_train, root_path, force_yml, launcher=launcher, debug=debug, made_before=made_before
-            )
+            opt = load_options(file, is_train, root_path, force_yml, made_before=tuple(names[:i]), **more)
             names[i] = opt['name']
             mistakes += [f'{file}: {mistake}' for mistake in _other_classes_before(opt, opts)]
             opts.append(opt)
@@ -95,34 +87,11 @@ def _other_classes_before(opt: dict[str, Any], before: Sequence[dict[str, Any]])
                 yield f'degradations: found {found}, but {other["name"]} is trained for {there}, in this order'
 
 
-def check_options(
-    file: str | os.PathLike,
-    is_train: bool,
-    force_yml: Sequence[str] = (),
-    *,
-    launcher: str = 'none',
-    made_before: Collection[str] = (),
+def _check(
+    file: OptionsFile, is_train: bool, force_yml: Sequence[str], launcher: str, made_before: Collection[str]
 ) -> dict[str, Any]:
-    """Reads an options file and checks it without side effects.
-
-    Args:
-        file: A YAML file.
-        is_train: For training; else for a test.
-        force_yml: Changes, as in `load_options`.
-        launcher: 'none', 'pytorch' or 'slurm'.
-        made_before: Names of trainings before this one: weights in their folders in experiments/ may be missing yet.
-
-    Returns:
-        The options, with BasicSR's floats for whole numbers (5e3) as whole numbers.
-
-    Raises:
-        OptionsError: As `load_options`.
-    """
-    (file,) = read_files([file])
-    opt = file.content()
-    mistakes: list[str] = []
-
-    forced: dict[str, str] = {}
+    """Checks an options file without side effects."""
+    opt, mistakes, forced = file.content(), [], {}
 
     def report(where: str, what: str) -> None:
         entry = next((entry for place, entry in forced.items() if f'{where}.'.startswith(f'{place}.')), None)
@@ -158,11 +127,8 @@ def complete_datasets(opt: dict[str, Any]) -> None:
                     mapping[key] = os.path.expanduser(mapping[key])
 
 
-def _complete(
-    opt: dict[str, Any], is_train: bool, root_path: str, *, launcher: str, auto_resume: bool, debug: bool
-) -> dict[str, Any]:
+def _complete(opt: dict[str, Any], root_path: str, debug: bool) -> dict[str, Any]:
     """Adds what BasicSR's `parse_options` adds, and the values of keys that may be left out."""
-    opt['dist'], opt['auto_resume'], opt['is_train'] = launcher != 'none', auto_resume, is_train
     opt.setdefault('manual_seed', None)
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
@@ -178,12 +144,12 @@ def _complete(
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):
             path[key] = os.path.expanduser(value)
+    is_train = opt['is_train']
     root = os.path.join(root_path, 'experiments' if is_train else 'results', opt['name'])
     path['experiments_root' if is_train else 'results_root'] = path['log'] = root
     path['visualization'] = os.path.join(root, 'visualization')
     if is_train:
-        path['models'] = os.path.join(root, 'models')
-        path['training_states'] = os.path.join(root, 'training_states')
+        path |= {name: os.path.join(root, name) for name in ('models', 'training_states')}
         path.setdefault('resume_state', None)
         opt['logger'].setdefault('use_tb_logger', False)
         if 'debug' in opt['name']:
@@ -193,6 +159,5 @@ def _complete(
     elif not opt.get('val'):
         opt['val'] = {}
     if opt.get('val') is not None:
-        for key in ('save_img', 'suffix', 'metrics'):
-            opt['val'].setdefault(key, False if key == 'save_img' else None)
+        opt['val'] = {'save_img': False, 'suffix': None, 'metrics': None} | opt['val']
     return opt

@@ -5,34 +5,12 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+from lorair_arch import schema as kinds
 from lorair_arch.options.datasets import datasets
-from lorair_arch.options.types import (
-    LOSS,
-    METRIC,
-    OPTIMIZER,
-    SCHEDULER,
-    check_schedule,
-    names_of,
-    network,
-    registered,
-)  # fmt: skip
-from lorair_arch.schema import (
-    Items,
-    Name,
-    Report,
-    Section,
-    Spec,
-    Value,
-    anything,
-    boolean,
-    folder_name,
-    integer,
-    number,
-    one_of,
-    text,
-)  # fmt: skip
+from lorair_arch.options.types import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule, names_of, network, registered
+from lorair_arch.schema import Items, Name, Report, Section, Spec, Value
 
-_TOTAL = integer(1, 10**9, required=True)
+_TOTAL = kinds.integer(1, 10**9, required=True)
 OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
 
 
@@ -47,7 +25,7 @@ def options(model_type: Any, is_train: bool) -> Section:
     if model_type not in OWN_MODELS:
         return _any_model(is_train)
     keys = _common(is_train, own=True)
-    keys['degradations'] = Items(item=folder_name(), required=model_type == ROUTER)
+    keys['degradations'] = Items(item=kinds.folder_name(), required=model_type == ROUTER)
     keys['network_router'] = network(required=model_type == ROUTER)
     if model_type != ROUTER:
         keys['network_g'] = network(required=True)
@@ -59,9 +37,9 @@ def options(model_type: Any, is_train: bool) -> Section:
 def _any_model(is_train: bool) -> Section:
     """Keys for a model class of BasicSR or of another package."""
     # steps are the model class's own affair: this package's accumulate, BasicSR's do not
-    train = {'total_iter': _TOTAL, 'warmup_iter': integer(-1), 'accumulate': one_of(1)}
+    train = {'total_iter': _TOTAL, 'warmup_iter': kinds.integer(-1), 'accumulate': kinds.one_of(1)}
     keys = _common(is_train, own=False)
-    keys['train'] = Section(keys=train, more=_Foreign(null=True), required=True) if is_train else anything()
+    keys['train'] = Section(keys=train, more=_Foreign(null=True), required=True) if is_train else kinds.anything()
     return Section(keys=keys, more=_Foreign(null=True))
 
 
@@ -81,15 +59,15 @@ class _Foreign(Spec):
 def _common(is_train: bool, own: bool) -> dict[str, Spec]:
     """Keys that BasicSR's pipelines read, whatever the model class."""
     return {
-        'name': folder_name(required=True),
+        'name': kinds.folder_name(required=True),
         'model_type': Name(what='model class', names=lambda: names_of('model'), required=True),
         'num_gpu': Value(accepts=_is_gpu_count, expected="a number of GPUs, 0 or 'auto'"),
-        'manual_seed': integer(0, 2**32 - 1, null=True),
-        'scale': integer(1, 1000),
-        'find_unused_parameters': boolean(),
-        'dist_params': Section(keys={'backend': text(), 'port': integer(1, 65535)}, null=True),
+        'manual_seed': kinds.integer(0, 2**32 - 1, null=True),
+        'scale': kinds.integer(1, 1000),
+        'find_unused_parameters': kinds.boolean(),
+        'dist_params': Section(keys={'backend': kinds.text(), 'port': kinds.integer(1, 65535)}, null=True),
         'datasets': datasets(is_train, own),
-        'path': Section(keys={'resume_state': text(null=True)}, more=anything(), null=True),
+        'path': Section(keys={'resume_state': kinds.text(null=True)}, more=kinds.anything(), null=True),
         'val': _val(is_train, own),
         'logger': _logger(is_train),
     }
@@ -97,59 +75,59 @@ def _common(is_train: bool, own: bool) -> dict[str, Spec]:
 
 def _path(model_type: str) -> Section:
     labels = ('router',) if model_type == ROUTER else ('router', 'g')
-    keys: dict[str, Spec] = {'resume_state': text(null=True)}
+    keys: dict[str, Spec] = {'resume_state': kinds.text(null=True)}
     for label in labels:
-        keys[f'pretrain_network_{label}'] = text(null=True)
-        keys[f'param_key_{label}'] = one_of('params', 'params_ema')
-        keys[f'strict_load_{label}'] = one_of(True)  # weights that do not fit are an error, never a warning
+        keys[f'pretrain_network_{label}'] = kinds.text(null=True)
+        keys[f'param_key_{label}'] = kinds.one_of('params', 'params_ema')
+        keys[f'strict_load_{label}'] = kinds.one_of(True)  # weights that do not fit are an error, never a warning
     if model_type != ROUTER:
-        keys['prior_cache'] = text(null=True)
+        keys['prior_cache'] = kinds.text(null=True)
     if model_type == FINETUNE:
-        keys['pretrain_network_experts'] = text(null=True)
+        keys['pretrain_network_experts'] = kinds.text(null=True)
     return Section(keys=keys, null=True)
 
 
 def _train(model_type: str, is_train: bool) -> Section:
     keys = {
         'total_iter': _TOTAL,
-        'warmup_iter': integer(-1),
+        'warmup_iter': kinds.integer(-1),
         'optim_router' if model_type == ROUTER else 'optim_g': OPTIMIZER,
         'scheduler': SCHEDULER,
-        'ema_decay': number(0, 0.999999),
-        'grad_clip_norm': number(above=0, null=True),
-        'amp': one_of('bf16', 'fp16', null=True),
-        'compile': boolean(),
-        'accumulate': integer(1, 1000),
-        'max_bad_steps': integer(1),
+        'ema_decay': kinds.number(0, 0.999999),
+        'grad_clip_norm': kinds.number(above=0, null=True),
+        'amp': kinds.one_of('bf16', 'fp16', null=True),
+        'compile': kinds.boolean(),
+        'accumulate': kinds.integer(1, 1000),
+        'max_bad_steps': kinds.integer(1),
     }
     if model_type != ROUTER:
         keys['pixel_opt'] = LOSS
-        keys['prior'] = one_of('router', 'cached')
+        keys['prior'] = kinds.one_of('router', 'cached')
     if model_type == FINETUNE:
-        keys['trainable'] = one_of('lora', 'lora_bias', 'all')
+        keys['trainable'] = kinds.one_of('lora', 'lora_bias', 'all')
     return Section(keys=keys, required=is_train, also=check_schedule)
 
 
 def _val(is_train: bool, own: bool) -> Section:
     keys = {
-        'val_freq': integer(1, required=is_train),
-        'save_img': boolean(),
-        'pbar': boolean(),
-        'suffix': folder_name(null=True),
+        'val_freq': kinds.integer(1, required=is_train),
+        'save_img': kinds.boolean(),
+        'pbar': kinds.boolean(),
+        'suffix': kinds.folder_name(null=True),
         'metrics': Section(keys={}, more=METRIC if own else registered('metric'), null=True),
     }
     if own:
-        keys['num_tb_images'] = integer(0)
-    return Section(keys=keys, more=None if own else anything(), null=True)
+        keys['num_tb_images'] = kinds.integer(0)
+    return Section(keys=keys, more=None if own else kinds.anything(), null=True)
 
 
 def _logger(is_train: bool) -> Section:
     keys = {
-        'print_freq': integer(1, required=True),
-        'save_checkpoint_freq': integer(1, required=True),
-        'keep_last': integer(1, null=True),
-        'use_tb_logger': boolean(),
-        'wandb': Section(keys={'project': text(null=True), 'resume_id': text(null=True)}, null=True),
+        'print_freq': kinds.integer(1, required=True),
+        'save_checkpoint_freq': kinds.integer(1, required=True),
+        'keep_last': kinds.integer(1, null=True),
+        'use_tb_logger': kinds.boolean(),
+        'wandb': Section(keys={'project': kinds.text(null=True), 'resume_id': kinds.text(null=True)}, null=True),
     }
     return Section(keys=keys, required=is_train, also=_check_wandb)
 

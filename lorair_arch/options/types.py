@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +28,12 @@ _OTHER_LOSSES = ('PerceptualLoss', 'GANLoss', 'MultiScaleGANLoss')
 _OTHER_METRICS = ('calculate_psnr_pt', 'calculate_ssim_pt')
 
 
-def registered(kind: str, section: Callable[[str], Section | None] = lambda name: None, **options: Any) -> Typed:
-    """A mapping whose type is in one of BasicSR's registries: 'arch', 'dataset', 'loss' or 'metric'."""
+def registered(
+    kind: str, section: Callable[[str], Section | None] = lambda name: None, but: Collection[str] = (), **options: Any
+) -> Typed:
+    """A mapping whose type is in one of BasicSR's registries: 'arch', 'dataset', 'loss' or 'metric', `but` for some."""
     what = f'{"network" if kind == "arch" else kind} type'
-    return Typed(what=what, types=lambda: names_of(kind), section=section, **options)
+    return Typed(what=what, types=lambda: [n for n in names_of(kind) if n not in but], section=section, **options)
 
 
 def names_of(kind: str) -> list[str]:
@@ -76,11 +78,8 @@ def _optimizer(name: str) -> Section:
             if 'empty parameter list' not in str(error):
                 report('', f'{name} refuses it: {error}')
 
-    known = {
-        'lr': number(above=0),
-        'weight_decay': number(0),
-        'betas': Items(item=number(0, 1, convert=float), length=2),
-    }
+    known = {'lr': number(above=0), 'weight_decay': number(0)}
+    known |= {'betas': Items(item=number(0, 1, convert=float), length=2)}
     known |= dict.fromkeys(('foreach', 'fused'), boolean(null=True))
     section = call(optimizer, _OTHER_PARAMETERS, known, also=check)
     return replace(section, keys={**section.keys, 'lr': replace(known['lr'], required=True)})
@@ -104,14 +103,5 @@ def _metric(name: str) -> Section:
 
 OPTIMIZER = Typed(what='optimizer', types=_optimizers, section=_optimizer, required=True)
 SCHEDULER = Typed(what='scheduler', types=lambda: _SCHEDULERS, section=_scheduler, required=True)
-LOSS = Typed(
-    what='loss type',
-    types=lambda: [name for name in names_of('loss') if name not in _OTHER_LOSSES],
-    section=_loss,
-    required=True,
-)
-METRIC = Typed(
-    what='metric type',
-    types=lambda: [name for name in names_of('metric') if name not in _OTHER_METRICS],
-    section=_metric,
-)
+LOSS = registered('loss', _loss, _OTHER_LOSSES, required=True)
+METRIC = registered('metric', _metric, _OTHER_METRICS)

@@ -1,19 +1,24 @@
-"""Options files: read once each, with the files that they build on. Quick to import: no PyTorch."""
+"""Options files: YAML without code in it, read once each, with the files that they build on. Quick: no PyTorch."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lorair_arch.errors import OptionsError
 from lorair_arch.files import decode
-from lorair_arch.options.yaml_text import dump_yaml, parse_yaml
 from lorair_arch.schema import Items, checked, show, text
 
 _BASE = Items(item=text(), single=True)
@@ -48,15 +53,10 @@ class OptionsFile(os.PathLike):
     def says(self, place: str) -> str:
         """Gives the path of the file that says what stands at a place, such as 'train.optim_g.lr'."""
         for path, own in self.parts:
-            found: Any = own
-            for key in place.partition('[')[0].split('.'):
-                found = found.get(key, _NOTHING) if isinstance(found, dict) else _NOTHING
-            if found is not _NOTHING:
+            with contextlib.suppress(KeyError, TypeError):
+                reduce(getitem, place.partition('[')[0].split('.'), own)
                 return path
         return self.path
-
-
-_NOTHING = object()
 
 
 def _merge(below: dict[str, Any], own: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def read_yaml(file: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFile:
-    parts: dict[str, str] = {}  # what was built on by two files counts where it stands highest
+    parts: dict[str, str] = {}  # a file stands behind those that it builds on; what two build on, before both
 
     def add(file: str, above: tuple[str, ...]) -> None:
         place = os.path.realpath(file)
@@ -93,24 +93,18 @@ def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFil
             return
         if place not in known:
             known[place] = _read_one(file)
-        parts[place] = file
-        for base in reversed(_bases(file, known[place][1])):
+        own = known[place][1]
+        bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
+        for base in [bases] if isinstance(bases, str) else bases:
             try:
-                add(base, (*above, place))
+                add(os.path.normpath(os.path.join(os.path.dirname(file), os.path.expanduser(base))), (*above, place))
             except OptionsError as error:
                 raise OptionsError(f'{file}: base: {error}') from error
+        parts[place] = file
 
     add(path, ())
-    return OptionsFile(path, known[next(iter(parts))][0], [(file, known[place][1]) for place, file in parts.items()])
-
-
-def _bases(file: str, own: dict[str, Any]) -> list[str]:
-    bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
-    folder = os.path.dirname(file)
-    return [
-        os.path.normpath(os.path.join(folder, os.path.expanduser(base)))
-        for base in ([bases] if isinstance(bases, str) else bases)
-    ]
+    own_first = [(file, known[place][1]) for place, file in reversed(parts.items())]
+    return OptionsFile(path, known[os.path.realpath(path)][0], own_first)
 
 
 def _read_one(file: str) -> tuple[str, dict[str, Any]]:
@@ -152,11 +146,11 @@ def force(opt: dict[str, Any], entry: str) -> str:
 
 
 def printed(file: OptionsFile, force_yml: Iterable[str] = ()) -> str:
-    """Writes the options of a file and of what it builds on, with changes, as one file that says the same."""
+    """Writes one file that says the same as a file, those that it builds on, and the changes of --force_yml."""
     opt = file.content()
     for entry in force_yml:
         force(opt, entry)
-    return dump_yaml(opt)
+    return yaml.dump(opt, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def copy_opt_file(opt_file: str | os.PathLike, experiments_root: str | os.PathLike) -> None:
@@ -169,3 +163,100 @@ def copy_opt_file(opt_file: str | os.PathLike, experiments_root: str | os.PathLi
     body = printed(file) if len(file.parts) > 1 else file.text.replace('\r\n', '\n').replace('\r', '\n')
     text = (head + body).encode('utf-8', 'surrogateescape')  # names of any bytes may be in the command
     Path(experiments_root, Path(file).name).write_bytes(text)
+
+
+# Far more than any options file needs, and little enough to be shown, copied and logged.
+_MAX_DEPTH, _MAX_VALUES = 50, 100_000
+_UNWRITABLE = re.compile('[\0\ud800-\udfff]')
+_TEXT, _MERGE = 'tag:yaml.org,2002:str', 'tag:yaml.org,2002:merge'
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without code, in which a key is a text and is given once.
+
+    As in YAML 1.2, 1e-4 is a number and a date a text.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(':timestamp')]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(':')[2] in ('map', 'seq', 'str', 'int', 'float', 'bool', 'null')
+    }
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TEXT, _MERGE):
+                found = f'the key {key.value!r}' if isinstance(key, yaml.ScalarNode) else 'a key'
+                raise _mistake(f'{found} is not a text, expected one (in quotes, if need be)', key)
+            if key.value in lines:
+                raise _mistake(f'the key {key.value!r} is there twice, first in line {lines[key.value]}', key)
+            lines[key.value] = key.start_mark.line + 1
+        return node
+
+
+_FLOAT = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$')
+_Loader.add_implicit_resolver('tag:yaml.org,2002:float', _FLOAT, list('-+.0123456789'))
+
+
+def _mistake(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: what would be a number there is a text in quotes; no anchors."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.Node:
+        return super().represent_sequence(tag, sequence, not any(isinstance(item, (dict, list)) for item in sequence))
+
+
+def parse_yaml(text: str) -> Any:
+    """Reads YAML from a text, or raises an `OptionsError` that says what is wrong with it."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, {})
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        place = f'line {error.problem_mark.line + 1}: ' if error.problem_mark else ''
+        problem = f'{error.context} {error.problem}' if error.problem.startswith('but ') else error.problem
+        if r"'\t'" in problem:
+            problem = 'found a tab, expected spaces'
+        raise OptionsError(f'{place}{problem}; mend the YAML there') from error
+    except RecursionError as error:
+        raise OptionsError(f'nested far too deep, expected at most {_MAX_DEPTH} levels') from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise OptionsError(f'is not YAML: {str(error).splitlines()[0]}') from error
+    except LookupError as error:  # a tag such as !!bool before another word
+        raise OptionsError(f'is not YAML: a value is not of the kind that its !! says ({error})') from error
+
+
+def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int], depth: int = 0) -> int:
+    """Counts the values in a node, each as often as anchors repeat it; a few lines may stand for billions.
+
+    Raises:
+        yaml.MarkedYAMLError: There are too many, they are nested too deeply, or a text is no text.
+    """
+    if depth > _MAX_DEPTH:
+        raise _mistake(f'nested more than {_MAX_DEPTH} deep, maybe by an anchor that holds itself', node)
+    if isinstance(node, yaml.ScalarNode) and _UNWRITABLE.search(node.value):
+        raise _mistake('a text with a character that can be written nowhere', node)
+    if node not in sizes:
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        sizes[node] = 1 + sum(_check_size(child, sizes, depth + 1) for child in flat)
+        if sizes[node] > _MAX_VALUES:
+            raise _mistake(f'more than {_MAX_VALUES} values, repeated by anchors', node)
+    return sizes[node]
