@@ -90,10 +90,8 @@ def save_training_state(model: BaseModel, epoch: int, current_iter: int) -> None
         'iter': current_iter,
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
-        **{
-            key: model.opt[key] for key in ('progress', 'options') if key in model.opt
-        },  # by BasicSR's loop there are none
     }
+    state |= {key: model.opt[key] for key in ('progress', 'options') if key in model.opt}  # not in BasicSR's loop
     if hasattr(model, 'best_metric_results'):  # of BasicSR's model classes
         state['best_metric_results'] = {
             dataset: {metric: {**record, 'val': float(record['val'])} for metric, record in metrics.items()}
