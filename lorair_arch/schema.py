@@ -40,16 +40,18 @@ def checked(spec: Spec, value: Any, where: str = '', prefix: str = '') -> Any:
     return value
 
 
-def checks_options(constructor: Callable) -> Callable:
-    """Lets a constructor check its arguments by the `OPTIONS` of its class."""
+def checks_options(spec: Section) -> Callable[[Callable], Callable]:
+    """Lets a constructor check its arguments, such as by the `OPTIONS` of its class."""
 
-    @functools.wraps(constructor)
-    def check_first(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = inspect.signature(constructor).bind(self, *args, **kwargs).arguments
-        owner = next(cls for cls in type(self).__mro__ if vars(cls).get('__init__') is check_first)
-        constructor(self, **checked(owner.OPTIONS, {key: given[key] for key in list(given)[1:]}))
+    def decorate(constructor: Callable) -> Callable:
+        @functools.wraps(constructor)
+        def check_first(self: Any, *args: Any, **kwargs: Any) -> None:
+            given = inspect.signature(constructor).bind(self, *args, **kwargs).arguments
+            constructor(self, **checked(spec, {key: given[key] for key in list(given)[1:]}))
 
-    return check_first
+        return check_first
+
+    return decorate
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_arguments_by_place_and_signatures_are_as_without_a_check():
 class Base:
     OPTIONS = Section(keys={'size': integer(1, required=True)})
 
-    @checks_options
+    @checks_options(OPTIONS)
     def __init__(self, size):
         self.size = size
 

@@ -87,7 +87,7 @@ class DegradationRouter(nn.Module):
 
     OPTIONS = ROUTER
 
-    @checks_options
+    @checks_options(OPTIONS)
     def __init__(
         self,
         clip_model: str | dict,

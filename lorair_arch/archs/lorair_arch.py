@@ -60,7 +60,7 @@ class LoRAIR(Merging):
 
     OPTIONS = RESTORER
 
-    @checks_options
+    @checks_options(OPTIONS)
     def __init__(
         self,
         width: int,
