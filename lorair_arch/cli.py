@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from lorair_arch.commands import benchmark, convert, data, export, restore
+from lorair_arch.commands import convert, data, export, restore
 from lorair_arch.commands.base import add_verb, new_parser
 from lorair_arch.commands.run_files import run_files
 from lorair_arch.errors import Interrupted, LoRAIRError, sentence
@@ -48,7 +48,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png',
     )
     verbs = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for command in (restore, convert, export, data, benchmark):
+    for command in (restore, convert, export, data):
         command.add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -62,13 +62,13 @@ def test_cuda_comes_first_and_the_cpu_last(monkeypatch):
 
 
 def test_one_place_asks_for_gpus():
-    """Others ask for CUDA alone: NCCL, the prefetcher, peak memory, the benchmark's `--device cuda`."""
+    """Others ask for CUDA alone: NCCL, the prefetcher, peak memory."""
     asks = {
         str(file.relative_to(REPO / 'lorair_arch'))
         for file in (REPO / 'lorair_arch').rglob('*.py')
         if re.search(r'cuda\.(is_available|device_count)|mps\.is_available', file.read_text())
     }
-    cuda_alone = {'running/launch.py', 'running/dry_run.py', 'utils/option_schema/datasets.py', 'benchmark/run.py'}
+    cuda_alone = {'running/launch.py', 'running/dry_run.py', 'utils/option_schema/datasets.py'}
     assert asks == {'devices.py', 'compat.py'} | cuda_alone
 
 
