@@ -35,7 +35,8 @@ def in_strips(function: Callable[..., Tensor], experts: object, x: Tensor, *more
         halo: Rows above and below of which `function` makes a row.
     """
     height, width = x.shape[2:]
-    if experts is not None or _whole():
+    one_strip = x.numel() <= _NUMBERS.get(x.device.type, x.numel())  # spares the copies into the result
+    if experts is not None or _whole() or one_strip:
         return function(x, *(spread(part, height, width) for part in more))
     y = torch.empty_like(x) if halo else x
     for strip, seen, inner in strips(x, halo):
