@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -65,6 +66,16 @@ def sentence(error: BaseException) -> str:
     """
     found = re.findall(r'^lorair_arch\.errors\.\w+: (.*)$', str(error), flags=re.MULTILINE)
     return found[-1] if found else str(error)
+
+
+def unsafe_pickle(path: str | os.PathLike, error: Exception) -> CheckpointError:
+    """Says that PyTorch refused to unpickle a file of weights, as `error` of `weights_only=True` tells."""
+    found = re.search(r'GLOBAL (\S+)', str(error))
+    what = f' (it calls for {found[1]})' if found else ''
+    return CheckpointError(
+        f'{path} holds Python objects{what} instead of plain tensors, or is damaged; none of its code was run; '
+        'if you trust it, save its state_dict() alone with torch.save'
+    )
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:

@@ -1,14 +1,17 @@
-"""Invariants of the low-rank experts, held against the dense oracle."""
+"""Invariants of the low-rank experts, held against `reference.py`."""
+
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from bench import perturb
 from lorair_arch.archs import experts as merging
-from lorair_arch.archs import lorair_arch as arch
-from lorair_arch.archs.experts import ExpertConv2d, make_conv, route
+from lorair_arch.archs import kernels, reference
+from lorair_arch.archs.experts import ExpertConv2d, ExpertSettings, make_conv, route
+from lorair_arch.archs.kernels import grouping
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.benchmark.dense import dense_experts, dense_forward, perturb
 
 TINY = {'width': 16, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1], 'prior_dim': 32}
 CONVS = {  # every kind of convolution of the network: in, out, kernel, settings
@@ -22,7 +25,7 @@ CONVS = {  # every kind of convolution of the network: in, out, kernel, settings
 
 def expert_conv(kind: str, num_experts: int = 3) -> ExpertConv2d:
     inp, out, kernel, settings = CONVS[kind]
-    conv = make_conv(inp, out, kernel, {'rank': 2, 'alpha': 4, 'num_experts': num_experts}, **settings)
+    conv = make_conv(inp, out, kernel, ExpertSettings(rank=2, num_experts=num_experts), **settings)
     perturb(conv)
     return conv
 
@@ -45,24 +48,39 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
 @pytest.mark.parametrize('kind', CONVS)
 def test_a_convolution_equals_the_sum_over_experts(kind, top_k):
     conv = expert_conv(kind)
-    routing, order = route(torch.randn(5, 3), top_k)
+    logits = torch.randn(5, 3)
+    routing, order = route(logits, top_k)
     x = torch.randn(5, conv.in_channels, 6, 8)
-    expected = dense_forward(conv, x, routing)
-    assert close(conv(x, routing), expected)
-    parts = [conv(part, mixture) for part, mixture in zip(x.split(routing.sizes), routing.mixtures)]
+    expected = reference.conv(conv, x, reference.gates_of(logits, top_k))[order]
+    assert close(conv(x[order], routing), expected)
+    with kernels.disabled():
+        assert close(conv(x[order], routing), expected)
+    parts = [conv(part, group) for part, group in zip(x[order].split(routing.sizes), routing.groups)]
     assert close(torch.cat(parts), expected)
+
+
+@pytest.mark.parametrize('kind', ['1x1', '1x1 without bias'])
+@pytest.mark.parametrize('same', [True, False], ids=['one group', 'groups'])
+def test_a_layer_scale_multiplies_the_output(kind, same):
+    conv, layer_scale = expert_conv(kind), torch.randn(1, 8, 1, 1)
+    routing, _ = route(torch.eye(3)[[0, 0] if same else [0, 2]], 1)
+    x = torch.randn(2, 6, 5, 4)
+    assert close(conv(x, routing, layer_scale), conv(x, routing) * layer_scale)
+    with kernels.disabled('layer_scale'):
+        assert close(conv(x, routing, layer_scale), conv(x, routing) * layer_scale)
 
 
 @pytest.mark.parametrize('kind', CONVS)
 def test_merged_equals_unmerged(kind):
     conv = expert_conv(kind)
-    routing, _ = route(torch.tensor([[0.0, 1.0, 0.0]]), 1)
+    logits = torch.tensor([[0.0, 1.0, 0.0]])
+    routing, _ = route(logits, 1)
     inp, out, kernel, settings = CONVS[kind]
     plain = nn.Conv2d(inp, out, kernel, **settings)
     plain.load_state_dict({k: v for k, v in conv.state_dict().items() if 'lora' not in k})
     plain.weight.data = conv.merged_weights(routing)[0]
     x = torch.randn(1, inp, 6, 8)
-    assert close(plain(x), dense_forward(conv, x, routing))
+    assert close(plain(x), reference.conv(conv, x, reference.gates_of(logits, 1)))
 
 
 @pytest.mark.parametrize('top_k', [1, 2])
@@ -82,16 +100,15 @@ def test_the_network_and_its_gradients_equal_the_dense_one(monkeypatch, batch_pi
     net = tiny(top_k).train(training)
     lq, prior, logits = batch()
 
-    def run():
+    def run(forward):
         net.zero_grad()
-        out = net(lq, prior, logits)
+        out = forward(lq, prior, logits)
         out.square().mean().backward()
         return out.detach(), {name: param.grad.clone() for name, param in net.named_parameters()}
 
-    with dense_experts():
-        expected, expected_grads = run()
-    monkeypatch.setattr(arch, '_BATCH_PIXELS', batch_pixels)
-    out, grads = run()
+    expected, expected_grads = run(partial(reference.restore, net))
+    monkeypatch.setattr(grouping, '_BATCH_PIXELS', batch_pixels)
+    out, grads = run(net)
     assert close(out, expected)
     for name, grad in grads.items():
         assert (grad - expected_grads[name]).norm() <= 1e-5 * expected_grads[name].norm() + 1e-9, name
@@ -109,19 +126,41 @@ def test_a_batch_equals_its_images_one_by_one(top_k, training, local_pool_size):
     assert close(together, torch.cat(single))
 
 
+@pytest.mark.parametrize('name', sorted(kernels.NAMES))
+@pytest.mark.parametrize('local_pool_size', [None, (16, 16)])
+@pytest.mark.parametrize('top_k', [1, 2])
+@pytest.mark.parametrize('training', [True, False])
+@torch.no_grad()
+def test_every_kernel_computes_what_the_reference_does(name, local_pool_size, top_k, training):
+    net = tiny(top_k, local_pool_size=local_pool_size).train(training)
+    inputs = batch(height=41, width=50)
+    expected = reference.restore(net, *inputs)
+    assert close(net(*inputs), expected)
+    with kernels.disabled(name):
+        assert close(net(*inputs), expected)
+    with kernels.disabled():
+        assert close(net(*inputs), expected)
+
+
+def test_only_kernels_that_exist_are_disabled():
+    with kernels.disabled(), kernels.disabled('strips'):
+        assert not any(map(kernels.enabled, kernels.NAMES))
+    assert all(map(kernels.enabled, kernels.NAMES))
+    with pytest.raises(ValueError, match='stirps'), kernels.disabled('stirps'):
+        pass
+
+
 @torch.no_grad()
 def test_inference_follows_every_change_of_the_weights():
     net = tiny().eval()
     lq, prior, logits = batch()
     for change in range(3):
-        with dense_experts(), torch.enable_grad():
-            expected = net(lq, prior, logits).detach()
+        expected = reference.restore(net, lq, prior, logits)
         assert close(net(lq, prior, logits), expected), change
         assert close(net(lq, prior, logits), expected), change
         perturb(net)
     net.load_state_dict(tiny().state_dict())
-    with dense_experts(), torch.enable_grad():
-        expected = net(lq, prior, logits).detach()
+    expected = reference.restore(net, lq, prior, logits)
     assert close(net(lq, prior, logits), expected)
 
 

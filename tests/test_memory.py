@@ -5,7 +5,7 @@ import torch
 
 from lorair_arch.archs.kernels import strips
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.benchmark.allocations import peak_allocation
+from measures import peak_allocation
 
 NET = {'width': 16, 'enc_blk_nums': [1], 'middle_blk_num': 1, 'dec_blk_nums': [1], 'prior_dim': 8}
 

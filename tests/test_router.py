@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 
+from lorair_arch.archs import reference
 from lorair_arch.archs.degradation_router_arch import DegradationRouter, device_views, pillow_views
 from lorair_arch.errors import CheckpointError, OptionsError
 
@@ -46,6 +47,15 @@ def test_views_of_device_and_pillow_are_close():
     lq = torch.nn.functional.avg_pool2d(torch.rand(2, 3, 95, 131), 3, 1)  # smooth, as photographs are
     difference = (device_views(lq, 28, 2) - pillow_views(lq, 28, 2)).abs()
     assert difference.max() < 2 / 255  # Pillow rounds to 8 bits after each axis
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('grid', [1, 2, 3])
+def test_the_router_is_the_one_of_the_reference(grid):
+    router = DegradationRouter(CLIP, 4, clip_grid=grid).eval()
+    lq = torch.nn.functional.avg_pool2d(torch.rand(2, 3, 95, 131), 3, 1).mul(255).round() / 255
+    for found, expected in zip(router(lq), reference.classify(router, lq)):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)  # views of 8 bits
 
 
 def test_a_batch_equals_its_images_one_by_one():

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lorair_arch.archs.settings import ROUTER, build_encoder
-from lorair_arch.errors import CheckpointError
+from lorair_arch.errors import CheckpointError, unsafe_pickle
 from lorair_arch.schema import checks_options
-from lorair_arch.weights.files import load_file
 
 
 def device_views(lq: Tensor, size: int, grid: int) -> Tensor:
@@ -156,8 +155,9 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
         return open_clip.create_model(name, pretrained=pretrained).visual
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         source = open_clip.get_pretrained_cfg(name, pretrained)
+        if not source and isinstance(error, pickle.UnpicklingError):
+            raise unsafe_pickle(pretrained, error) from error
         if not source:
-            load_file(pretrained)  # says what the file is, if it holds no weights
             raise CheckpointError(f'{pretrained} does not fit {name}: {str(error).splitlines()[0]}') from error
         place = source.get('hf_hub') or source.get('url')
         raise CheckpointError(

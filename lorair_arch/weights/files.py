@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from lorair_arch.errors import CheckpointError
+from lorair_arch.errors import CheckpointError, unsafe_pickle
 from lorair_arch.files import cannot_write, writing
 
 _MAGIC = {
@@ -167,12 +166,7 @@ def _load_pickle(path: Path, mmap: bool = False) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
-        what = f' (it calls for {found[1]})' if found else ''
-        raise CheckpointError(
-            f'{path} holds Python objects{what} instead of plain tensors, or is damaged; none of its code was run; '
-            'if you trust it, save its state_dict() alone with torch.save'
-        ) from error
+        raise unsafe_pickle(path, error) from error
     except Exception as error:  # damaged bytes can raise nearly anything in an unpickler
         raise CheckpointError(
             f'{path} seems to be a damaged PyTorch file ({type(error).__name__}): copy or download it again'

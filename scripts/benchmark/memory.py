@@ -11,9 +11,9 @@ os.environ |= {'KINETO_LOG_LEVEL': '99', 'TORCH_CPP_LOG_LEVEL': 'ERROR'}
 
 import torch  # noqa: E402
 
+from bench import SMALL  # noqa: E402
 from lorair_arch.archs.lorair_arch import LoRAIR  # noqa: E402
-from lorair_arch.benchmark.allocations import peak_allocation  # noqa: E402
-from lorair_arch.benchmark.settings import SMALL  # noqa: E402
+from measures import peak_allocation  # noqa: E402
 
 VARIANTS = {
     'plain': {},

@@ -25,10 +25,10 @@ import numpy as np  # noqa: E402
 import skimage  # noqa: E402
 
 from lorair_arch import Restorer  # noqa: E402
-from lorair_arch.benchmark.allocations import peak_allocation  # noqa: E402
 from lorair_arch.data.degradations import build_degradation  # noqa: E402
 from lorair_arch.data.images.reading import decode_image, read_bytes, to_float  # noqa: E402
 from lorair_arch.errors import LoRAIRError  # noqa: E402
+from measures import peak_allocation  # noqa: E402
 
 
 def main() -> int:

@@ -35,10 +35,9 @@ from tqdm import tqdm
 
 from classical import Peer, check_installed, peers_of
 from lorair_arch import Restorer
-from lorair_arch.benchmark.allocations import peak_allocation
-from lorair_arch.benchmark.machine import describe_machine
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError, did_you_mean
 from lorair_arch.weights import DEFAULT
+from measures import describe_machine, peak_allocation
 from zoo_file import ResultsFile, row, title
 from zoo_sets import SEED, ImageSet, OpenSet, Sample, all_sets
 from zoo_sheets import draw_sheet

@@ -1,6 +1,10 @@
-"""A linear map for each image of a batch: a shared weight plus the low-rank factors of the image.
+"""Convolutions that cover the image patch by patch, with experts of each image's own, as one batched product.
 
-The gradients are written by hand: autograd would run thin products one by one, and keep more than is needed.
+Replaces the loop over experts in `conv` of `reference.py` for kernels of 1x1 and, with stride 2, of 2x2. The
+gradients are written by hand: autograd would run thin products one by one, and keep more than is needed. Measured in
+fine-tuning steps, of one expert for each image and of two: with autograd's gradients they take 1.13 times as long.
+
+Off (`kernels.disabled('expert_linear')`) each expert group runs a convolution of its own.
 """
 
 from __future__ import annotations
@@ -11,27 +15,34 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
-def expert_linear(x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Applies W + scale * reshape(B A) to the features of each image.
+def expert_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, stride: int
+) -> Tensor:
+    """Convolves each image with W + scale * reshape(B A).
 
     Args:
-        x: Features, [B, n, in].
-        weight: W, [out, in].
+        x: Features, [B, in, H, W].
+        weight: W, [out, in, k, k].
         bias: [out] or None.
-        a: A of each image, [B, r, in / m].
-        b: B of each image, [B, out * m, r]; m is 1, or the side of the kernel of which the rows of `x` are the patches.
+        a: A of each image, [B, r, in * k].
+        b: B of each image, [B, out * k, r].
         scale: Factor of B A.
+        stride: k.
 
     Returns:
-        [B, n, out], in the precision of autocast where it is on.
+        [B, out, H / k, W / k], in the precision of autocast where it is on.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
-    # merging touches in * out numbers for each image, the two factors n * (in + out)
-    way = _Merged if x.shape[1] >= x.shape[2] else _LowRank
+    patches = x if stride == 1 else F.pixel_unshuffle(x, stride)
+    rows = patches.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [B, n, in * k * k]
+    # Merging touches in * out numbers for each image, the two factors n * (in + out). A step that trains the experts
+    # takes 1.14 times as long with merged weights alone.
+    way = _Merged if rows.shape[1] >= rows.shape[2] else _LowRank
     with torch.autocast(device, enabled=False):  # a small change of W must not be rounded away before it is added
-        return way.apply(x, weight, bias, a, b, scale)
+        y = way.apply(rows, weight.flatten(1), bias, a, b, scale)
+    return y.unflatten(1, patches.shape[2:]).permute(0, 3, 1, 2)
 
 
 class _Merged(torch.autograd.Function):

@@ -1,21 +1,23 @@
-"""The groups of contestants that take turns. Each function builds those of its group that are asked for."""
+"""What the benchmark reports: keys, and the groups of contestants that take turns for them.
+
+Each function builds those of its group that are asked for.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import Bench, photo_loader, step
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
-from lorair_arch.benchmark.bench import Bench, step
-from lorair_arch.benchmark.dense import dense_experts
-from lorair_arch.benchmark.measures import Measure, PeakBytes, Seconds
-from lorair_arch.benchmark.photos import photo_loader
 from lorair_arch.models.lorair_model import RestorationModel
+from measures import Measure, PeakBytes, Seconds
 
 Contestants = dict[str, Measure]
 
@@ -26,17 +28,14 @@ def training(bench: Bench, names: Iterable[str]) -> Contestants:
         'plain': bench.plain,
         'plain float32': partial(bench.plain, bf16=False),
         'plain bf16': partial(bench.plain, bf16=True),
-        'naive': bench.naive,
+        'naive': lambda: bench.written(bench.plain()),
         'experts': bench.finetune,
         'experts learn alone': partial(bench.finetune, 'lora'),
         'two experts': partial(bench.finetune, top_k=2),
-        'dense experts': bench.finetune,
+        'dense experts': lambda: bench.written(bench.finetune()),
     }
     batch = bench.batch()
-    steps = {name: step(models[name](), batch) for name in names}
-    if 'dense experts' in steps:
-        steps['dense experts'] = dense_experts()(steps['dense experts'])
-    return {name: Seconds(run, bench.device) for name, run in steps.items()}
+    return {name: Seconds(step(models[name](), batch), bench.device) for name in names}
 
 
 def memory(bench: Bench, names: Iterable[str]) -> Contestants:
@@ -121,7 +120,7 @@ def guided(bench: Bench, names: Iterable[str]) -> Contestants:
         'pre-training': lambda: step(with_router(bench.plain()), images),
         'fine-tuning': lambda: step(finetuned, images),
         'fine-tuning, prior in the batch': lambda: step(finetuned, batch),
-        'dense fine-tuning': lambda: dense_experts()(step(with_router(bench.finetune(bf16=False)), images)),
+        'dense fine-tuning': lambda: step(with_router(bench.written(bench.finetune(bf16=False))), images),
     }
     return {name: Seconds(runs[name](), bench.device, amount=len(images['lq'])) for name in names}
 
@@ -146,3 +145,64 @@ def arithmetic(bench: Bench, names: Iterable[str]) -> Contestants:
 @torch.inference_mode()
 def _restore(net: torch.nn.Module, *inputs: Tensor) -> Tensor:
     return net(*inputs)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the table.
+
+    Attributes:
+        group: Builds the contestants.
+        contestant: Whose value it is.
+        reference: By whose value of the same round it is divided; None: the value is what the contestant gets done in
+            a second.
+        what: What it is.
+        unit: Of the value; '' for ratios.
+        scale: Factor from the quotient to the unit.
+    """
+
+    group: Callable[..., Contestants]
+    contestant: str
+    reference: str | None
+    what: str
+    unit: str = ''
+    scale: float = 1
+
+
+_TRAIN, _INFER, _GUIDED = training, inference, guided
+_OPS, _RATE = arithmetic, 'images/s'
+
+KEYS = {
+    'finetune_step': Key(_TRAIN, 'experts', 'plain', 'fine-tuning step, top-1, all weights learn'),
+    'finetune_step_lora_only': Key(_TRAIN, 'experts learn alone', 'plain', 'fine-tuning step, top-1, experts learn'),
+    'finetune_step_topk2': Key(_TRAIN, 'two experts', 'plain', 'fine-tuning step, top-2, all weights learn'),
+    'finetune_peak_memory': Key(memory, 'experts', 'plain', 'peak memory of a fine-tuning step, top-1'),
+    'infer_batch_mixed': Key(_INFER, 'experts, batch', 'plain, batch', 'batch whose images use different experts'),
+    'infer_single': Key(
+        _INFER, 'experts, one image', 'plain, one image', 'one image, another expert than the last; not the first'
+    ),
+    'local_pool_infer': Key(
+        pooling, 'local mean', 'global mean', 'plain network, local to global means, one larger image'
+    ),
+    'dense_experts_step': Key(
+        _TRAIN, 'dense experts', 'plain', 'fine-tuning step of reference.py: one convolution per expert'
+    ),
+    'naive_plain_step': Key(_TRAIN, 'naive', 'plain', 'plain network of reference.py: NCHW, hand-written layer norm'),
+    'bf16_step': Key(_TRAIN, 'plain bf16', 'plain float32', 'plain network, bf16 autocast to float32'),
+    'views_per_image_vs_pillow': Key(
+        views, 'device', 'pillow', "the router's views, made on the device to made by Pillow"
+    ),
+    'loader_images_per_s_lmdb': Key(loading, 'lmdb', None, 'pairs that one worker reads, LMDB', _RATE),
+    'loader_images_per_s_disk': Key(loading, 'disk', None, 'pairs that one worker reads, PNG', _RATE),
+    'router_share_of_step': Key(
+        _GUIDED, 'router', 'fine-tuning', "the router's share of a complete fine-tuning step", '%', 100
+    ),
+    'router_share_of_step_cached': Key(
+        _GUIDED, 'prior in the batch', 'fine-tuning, prior in the batch', 'the same with cached priors', '%', 100
+    ),
+    'pretrain_images_per_s': Key(_GUIDED, 'pre-training', None, 'complete pre-training steps, with router', _RATE),
+    'finetune_images_per_s': Key(_GUIDED, 'fine-tuning', None, 'complete fine-tuning steps, with router', _RATE),
+    'dense_images_per_s': Key(_GUIDED, 'dense fine-tuning', None, 'the same of reference.py, float32', _RATE),
+    'gflops': Key(_OPS, 'plain', None, 'arithmetic of the plain training step', 'GFLOP/s', 1e-9),
+    'gflops_peak': Key(_OPS, 'matrix product', None, "the machine's peak: a large matrix product", 'GFLOP/s', 1e-9),
+}

@@ -1,19 +1,22 @@
-"""How one contestant is measured: the time of a call, or the peak memory of a training step."""
+"""How contestants are measured: the time of a call, the peak of memory, in turns; and on which machine."""
 
 from __future__ import annotations
 
-import math
-import time
+import os
+import platform
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
+from torch.utils.benchmark import Timer
 
-from lorair_arch.benchmark.allocations import peak_allocation
+import lorair_arch
 from lorair_arch.models.stage import StageModel
 
-# Quicker calls are repeated until they have taken this long together: seconds.
+# Calls are repeated until they have taken this long together: seconds.
 _SHORTEST = 0.1
 
 
@@ -41,24 +44,14 @@ class Seconds:
     unit = 's'
 
     def __init__(self, run: Callable[[], object], device: str, amount: float = 1) -> None:
-        self.run, self.device, self.amount = run, device, amount
-        self.calls = 1
+        self.run, self.amount = run, amount
+        self.timer = Timer('run()', globals={'run': run}, num_threads=torch.get_num_threads())
 
     def warm_up(self) -> None:
-        self.measure()
-        self.calls = max(1, math.ceil(_SHORTEST / self.measure()))
+        self.run()
 
     def measure(self) -> float:
-        self._wait()
-        start = time.perf_counter()
-        for _ in range(self.calls):
-            self.run()
-        self._wait()
-        return (time.perf_counter() - start) / self.calls
-
-    def _wait(self) -> None:
-        if self.device == 'cuda':
-            torch.cuda.synchronize()
+        return self.timer.blocked_autorange(min_run_time=_SHORTEST).median
 
 
 class PeakBytes:
@@ -120,3 +113,51 @@ def take_turns(
 
 def _bytes(values: Iterable[object]) -> int:
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+def peak_allocation(run: Callable[[], object]) -> int:
+    """Gives the largest number of bytes that was allocated at once, beyond what was there before.
+
+    The profiler sees every allocation and release of PyTorch's allocator, those within operators too, so the count is
+    exact and repeats. Only the scratch space that oneDNN gets for itself is not seen.
+    """
+    with profiler.profile(use_kineto=False, profile_memory=True) as profile:
+        run()
+    events = [event for event in profile.kineto_results.events() if event.name() == '[memory]']
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def describe_machine(device: str) -> dict:
+    """Describes this machine and what runs on it; `device` is 'cpu' or 'cuda'."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    machine = {
+        'device': device,
+        'cpu': _cpu_name(),
+        'cores': cores,
+        'threads': torch.get_num_threads(),
+        'lorair': lorair_arch.__version__,
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+        'system': platform.platform(),
+    }
+    if device == 'cuda':
+        machine |= {
+            'gpu': torch.cuda.get_device_name(),
+            'cuda': torch.version.cuda,
+            'cudnn': torch.backends.cudnn.version(),
+            'tf32': torch.backends.cuda.matmul.allow_tf32,
+        }
+    return machine
+
+
+def _cpu_name() -> str:
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        for line in info.read_text(encoding='utf-8').splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,34 +1,89 @@
-"""What the contestants are made of: the model classes that users train, batches, networks and routers."""
+"""What the contestants are made of: sizes, the model classes that users train, batches, networks, photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import skimage
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from lorair_arch.archs import reference
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.benchmark.dense import perturb
-from lorair_arch.benchmark.naive import NaiveLoRAIR
-from lorair_arch.benchmark.settings import Setting
+from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
+from lorair_arch.data.images.writing import write_photo
+from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel, LoRAIRPretrainModel, RestorationModel
+from lorair_arch.training.loaders import build_train_loader
 from lorair_arch.weights.loading import save_file
 
 # Weights far enough from their start, where many are 0, and small enough for finite activations.
 _STD = 0.02
+_NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')
+_EPOCH = 6  # times that each photograph is read
 
 
-class NaiveModel(LoRAIRPretrainModel):
-    """Pre-training of the naive network, with the weights of the plain one."""
+@dataclass(frozen=True)
+class Setting:
+    """One size.
 
-    def build(self) -> nn.Module:
-        net = NaiveLoRAIR(**{key: value for key, value in self.opt['network_g'].items() if key != 'type'})
-        self.load_network(net, self.opt['path']['pretrain_network_g'])
-        return net
+    Attributes:
+        network: Options of `LoRAIR`, without experts; its prior is half of CLIP's embedding.
+        crop: Side of the training crops, pixels.
+        image: Side of the image for local pooling, pixels.
+        experts: The expert of each image of a batch.
+        clip_model: Image encoder of the router.
+        view: Side of the views in their own comparison, pixels.
+        matrix: Side of the matrices whose product tells the machine's peak.
+        lora: Experts.
+    """
+
+    network: dict[str, Any]
+    crop: int
+    image: int
+    experts: tuple[int, ...]
+    clip_model: str | dict[str, Any]
+    view: int = 336
+    matrix: int = 2048
+    lora: dict[str, Any] = field(default_factory=lambda: {'rank': 8, 'num_experts': 3})
+
+
+# Small enough for two CPU cores; the router is the encoder of the quickstart.
+SMALL = Setting(
+    network={'width': 32, 'enc_blk_nums': [1, 1, 1, 8], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1, 1, 1]},
+    crop=128,
+    image=512,
+    experts=(0, 1, 2, 1),
+    clip_model={
+        'embed_dim': 768,
+        'vision_cfg': {'image_size': 96, 'layers': [1, 1, 1, 1], 'width': 8, 'head_width': 32},
+    },
+)
+# The published network, and the batch of one of its eight GPUs.
+OFFICIAL = Setting(
+    network={'width': 64, 'enc_blk_nums': [1, 1, 1, 28], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1, 1, 1]},
+    crop=256,
+    image=512,
+    experts=(0, 1, 2, 1, 0, 2, 1, 0),
+    clip_model='ViT-L-14-336-quickgelu',
+    matrix=8192,
+)
+
+
+def perturb(net: nn.Module, std: float = _STD) -> None:
+    """Moves every parameter off its start: experts, beta and gamma begin at 0, would hide mistakes and save work."""
+    with torch.no_grad():
+        for param in net.parameters():
+            param.add_(torch.randn_like(param) * std)
 
 
 @dataclass
@@ -77,9 +132,10 @@ class Bench:
         """Gives the pre-training of the plain network."""
         return self._in_precision(LoRAIRPretrainModel(self._options()), bf16)
 
-    def naive(self) -> RestorationModel:
-        """Gives the pre-training of the naive network."""
-        return self._in_precision(NaiveModel(self._options()))
+    def written(self, model: RestorationModel) -> RestorationModel:
+        """Lets the network of a model compute as `reference.py` does."""
+        model.net.forward = partial(reference.restore, model.net)
+        return model
 
     def finetune(self, trainable: str = 'all', top_k: int = 1, bf16: bool | None = None) -> RestorationModel:
         """Gives the fine-tuning of the network with experts."""
@@ -99,7 +155,7 @@ class Bench:
         return model
 
     def _ready(self, net: LoRAIR) -> LoRAIR:
-        perturb(net, _STD)
+        perturb(net)
         return net.eval().to(self.device)
 
     def _options(self) -> dict[str, Any]:
@@ -123,7 +179,7 @@ class Bench:
         path = self.folder / 'plain.pth'
         if not path.exists():
             net = LoRAIR(**self.setting.network)
-            perturb(net, _STD)
+            perturb(net)
             save_file({'params': net.state_dict()}, path)
         return path
 
@@ -136,3 +192,43 @@ def step(model: RestorationModel, batch: dict[str, Tensor]) -> Callable[[], None
         model.optimize_parameters(1)
 
     return run
+
+
+def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
+    """Writes the photographs and gives a training loader of them that works in this process.
+
+    Args:
+        folder: For the files.
+        kind: 'disk', PNG files, or 'lmdb'.
+        crop: Side of the crops, at most 300 pixels.
+    """
+    roots = {side: str(folder / (f'{side}.lmdb' if kind == 'lmdb' else side)) for side in ('lq', 'gt')}
+    degrade, rng = build_degradation({'type': 'noise', 'sigma': 25}), np.random.default_rng(0)
+    images: dict[str, dict[str, np.ndarray]] = {'lq': {}, 'gt': {}}
+    for name in _NAMES:
+        path = Path(skimage.__file__).parent / 'data' / name
+        gt = decode_image(read_bytes(path), str(path))
+        images['gt'][path.stem] = gt
+        images['lq'][path.stem] = np.rint(degrade(to_float(gt), rng) * 255).astype(np.uint8)
+    for side, root in roots.items():
+        if kind == 'lmdb':
+            with LmdbWriter(root) as writer:
+                for key, image in images[side].items():
+                    writer.put(key, image)
+        else:
+            for key, image in images[side].items():
+                write_photo(Path(root, f'{key}.png'), Photo(image))
+    options = {
+        'name': kind,
+        'type': 'AllInOneDataset',
+        'phase': 'train',
+        'sources': [{'degradation': 'noise', 'dataroot_lq': roots['lq'], 'dataroot_gt': roots['gt']}],
+        'gt_size': crop,
+        'use_hflip': True,
+        'use_rot': True,
+        'batch_size_per_gpu': len(_NAMES),
+        'num_worker_per_gpu': 0,
+        'dataset_enlarge_ratio': _EPOCH,
+    }
+    run = {'train': {}, 'manual_seed': 0, 'world_size': 1, 'rank': 0, 'num_gpu': 0, 'dist': False}
+    return build_train_loader(run, options)[0]
