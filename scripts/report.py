@@ -27,7 +27,8 @@ from lorair_arch.files import check_output, write_json, writing
 from lorair_arch.metrics.measuring import mean, measure, what_is_left_out
 from lorair_arch.models.validation import table
 from lorair_arch.options.reading import load_options
-from lorair_arch.weights.loading import save_file, state_dict_of
+from lorair_arch.weights.files import save_file
+from lorair_arch.weights.loading import state_dict_of
 
 METRICS = ('psnr', 'ssim')
 STAGES = {'input': 'input', 'pretrain': 'pre-trained', 'finetune': 'fine-tuned'}

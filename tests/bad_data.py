@@ -188,7 +188,7 @@ ROWS = [
     Row(
         'both folders are one',
         lambda: Path('same').symlink_to('data/train_gt'),
-        "sources[0]: dataroot_lq and dataroot_gt are both 'data/train_gt' (as 'same')",
+        "sources[0].dataroot_lq: found 'same', the folder of dataroot_gt, expected that of the degraded images",
         source={'dataroot_lq': 'same'},
     ),
     Row(

@@ -49,7 +49,7 @@ def write_weights(root: Path) -> None:
     """Writes random weights where those of the router and of pre-training would be."""
     from lorair_arch.archs.degradation_router_arch import DegradationRouter
     from lorair_arch.archs.lorair_arch import LoRAIR
-    from lorair_arch.weights.loading import save_file
+    from lorair_arch.weights.files import save_file
     from tests.tiny import perturbed
 
     for name, kind, options in (('router', DegradationRouter, _ROUTER), ('pretrain', LoRAIR, _RESTORER)):

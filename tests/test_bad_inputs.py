@@ -14,7 +14,7 @@ import yaml
 from basicsr.archs import build_network
 
 from lorair_arch import cli
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 from tests import tiny
 from tests.miniature import REPO, as_test, stage, write_data, write_options
 from tests.photos import photo, write

@@ -13,7 +13,8 @@ from torch import nn
 
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError
-from lorair_arch.weights.loading import infer_network, kind_of, load_file, load_into, save_file, state_dict_of
+from lorair_arch.weights.files import load_file, save_file
+from lorair_arch.weights.loading import infer_network, kind_of, load_into, state_dict_of
 
 SIZES = {'width': 16, 'enc_blk_nums': [1, 2], 'middle_blk_num': 1, 'dec_blk_nums': [2, 0], 'prior_dim': 8}
 LORA = {'rank': 2, 'num_experts': 3}

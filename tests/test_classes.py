@@ -10,7 +10,7 @@ from lorair_arch import cli
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.options.reading import load_each, load_options
 from lorair_arch.training import train as training
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 from tests.miniature import as_test, stage, write_options
 
 ROUTER = 'experiments/router/models/net_router_latest.pth'

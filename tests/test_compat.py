@@ -13,7 +13,7 @@ from basicsr.models.video_base_model import VideoBaseModel
 from torch.nn.parallel import DistributedDataParallel
 
 from lorair_arch import compat
-from lorair_arch.compat import launch, mending, torchvision_ops
+from lorair_arch.compat import launch, mending
 from lorair_arch.errors import OptionsError
 from tests.miniature import REPO, run, stage, write_data, write_options
 
@@ -122,7 +122,7 @@ def test_torchvision_without_its_operators(monkeypatch):
     defined = []
     monkeypatch.setattr(torch.library, 'Library', lambda *args: SimpleNamespace(define=defined.append))
     monkeypatch.setattr(sys, 'modules', dict(sys.modules))
-    torchvision_ops.load_with_operators(load)
+    compat.load_with_operators(load)
     assert len(calls) == 2
     assert [schema.partition('(')[0] for schema in defined] == ['nms', 'qnms']
 
@@ -132,7 +132,7 @@ def test_another_failure_of_torchvision_is_not_hidden():
         raise RuntimeError('no such disk')
 
     with pytest.raises(RuntimeError, match='no such disk'):
-        torchvision_ops.load_with_operators(load)
+        compat.load_with_operators(load)
 
 
 def test_functional_tensor(monkeypatch):

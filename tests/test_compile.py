@@ -4,17 +4,17 @@ from functools import partial
 
 import pytest
 import torch
+from torch._functorch import config
 
-from lorair_arch.archs.kernels import compiled as compiling
-from lorair_arch.archs.kernels.compiled import compile_training
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.devices import compile_training
 from lorair_arch.training.train import run
-from lorair_arch.weights.loading import load_file
+from lorair_arch.weights.files import load_file
 from tests import tiny
 from tests.miniature import stage, write_options
 
 recent = pytest.mark.skipif(
-    not hasattr(compiling.config, 'force_non_lazy_backward_lowering'), reason='this PyTorch is older than the option'
+    not hasattr(config, 'force_non_lazy_backward_lowering'), reason='this PyTorch is older than the option'
 )
 
 
@@ -95,7 +95,7 @@ def test_data_parallel_is_left_alone():
 
 def test_an_older_pytorch_trains_without_it(here, monkeypatch, capfd):
     plain = train(here, 'plain')
-    monkeypatch.setattr(compiling, 'config', object())
+    monkeypatch.delattr(config, 'force_non_lazy_backward_lowering')
     without = train(here, 'without', compile=True)
     assert all(same(plain[key], without[key]) for key in plain if key.startswith('params'))
     assert 'train.compile: training goes on without it (PyTorch ' in capfd.readouterr().err

@@ -11,7 +11,9 @@ from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError, LoRAIRError
 from lorair_arch.weights.convert import convert
-from lorair_arch.weights.loading import convert_official, convert_to_official, infer_network, load_file, save_file
+from lorair_arch.weights.files import load_file, save_file
+from lorair_arch.weights.loading import infer_network
+from lorair_arch.weights.official import convert_official, convert_to_official
 from tests import tiny
 from tests.golden import Golden
 from tests.photos import photo, write

@@ -10,8 +10,8 @@ import torch
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.errors import DataError, OptionsError, sentence
+from lorair_arch.training.loaders import EpochSampler
 from tests.photos import photo, write, write_pairs
 
 

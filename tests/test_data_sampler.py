@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lorair_arch.data.sampler import EpochSampler, SeededDataset
+from lorair_arch.data.foreign import SeededDataset
 from lorair_arch.errors import DataError
+from lorair_arch.training.loaders import EpochSampler
 
 
 def epoch_of(sampler, epoch):

@@ -227,7 +227,7 @@ def test_a_file_that_vanishes(tmp_path):
             {'dataroot_gt': 'x', 'dataroot_lq': 'y', 'degrade': {'type': 'noise'}},
             'sources[0]: found both, expected either dataroot_lq',
         ),
-        ({'dataroot_gt': 'x', 'dataroot_lq': 'x'}, 'sources[0].dataroot_lq: found the folder of dataroot_gt'),
+        ({'dataroot_gt': 'x', 'dataroot_lq': 'x'}, "sources[0].dataroot_lq: found 'x', the folder of dataroot_gt"),
         ({'dataroot_gt': 3, 'dataroot_lq': 'x'}, 'sources[0].dataroot_gt: found 3, expected a text'),
         ({'dataroot_gt': 'x', 'dataroot_lq': 'y'}, 'sources[0].degradation: missing, expected the name'),
         ({'dataroot_gt': 'x', 'degrade': {'type': 'fog'}}, "sources[0].degrade.type: unknown degradation 'fog'"),

@@ -8,7 +8,8 @@ from lorair_arch import Restorer, cli
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError, LoRAIRError
 from lorair_arch.weights.convert import convert, export
-from lorair_arch.weights.loading import load_file, load_into, save_file, state_dict_of
+from lorair_arch.weights.files import load_file, save_file
+from lorair_arch.weights.loading import load_into, state_dict_of
 from tests import tiny
 from tests.photos import photo, write
 

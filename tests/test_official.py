@@ -11,14 +11,9 @@ import torch
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import CheckpointError
-from lorair_arch.weights.loading import (
-    convert_official,
-    convert_to_official,
-    infer_network,
-    load_into,
-    save_file,
-    state_dict_of,
-)
+from lorair_arch.weights.files import save_file
+from lorair_arch.weights.loading import infer_network, load_into, state_dict_of
+from lorair_arch.weights.official import convert_official, convert_to_official
 from tests.golden import FOLDER, Golden
 
 RESTORERS = ['ir_pretrain', 'ir_finetune_top1', 'ir_finetune_top2']

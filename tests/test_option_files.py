@@ -10,7 +10,7 @@ from basicsr.archs import build_network
 from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.training import test as testing
 from lorair_arch.training import train as training
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 from tests.miniature import REPO, write_options
 from tests.photos import photo, write
 from tests.tiny import perturbed

@@ -213,7 +213,8 @@ def test_every_key_is_explained_in_the_readme():
     from lorair_arch.archs import settings
     from lorair_arch.data.all_in_one_dataset import AllInOneDataset
     from lorair_arch.data.sources import Source
-    from lorair_arch.options import datasets, training
+    from lorair_arch.options import keys as datasets
+    from lorair_arch.options import keys as training
     from lorair_arch.schema import Items, Section
 
     def keys(spec):

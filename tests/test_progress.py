@@ -11,8 +11,8 @@ from basicsr.models.sr_model import SRModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.training import train as training
+from lorair_arch.training.loaders import EpochSampler
 from lorair_arch.training.resume import Progress
 from tests.miniature import stage, write_data, write_options
 from tests.photos import photo, write

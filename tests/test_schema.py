@@ -8,7 +8,7 @@ import torch
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.errors import OptionsError
-from lorair_arch.options.training import OWN_MODELS, options
+from lorair_arch.options.keys import OWN_MODELS, options
 from lorair_arch.schema import Section, checked, checks_options, integer, takes, text
 from tests import tiny
 from tests.miniature import stage

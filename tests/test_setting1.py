@@ -16,7 +16,8 @@ from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.metrics.allweather_metric import calculate_psnr_allweather, calculate_ssim_allweather
 from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.training import train as training
-from lorair_arch.weights.loading import convert_official, load_into
+from lorair_arch.weights.loading import load_into
+from lorair_arch.weights.official import convert_official
 from tests.golden import Golden
 from tests.miniature import REPO, run
 from tests.photos import photo, write

@@ -12,7 +12,7 @@ from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.options.reading import load_options
 from lorair_arch.training import train as training
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 from tests.miniature import stage, write_options
 
 DATA, NET, OPTIM = 'datasets.train', 'network_g', 'train.optim_g'

@@ -9,7 +9,7 @@ from torch import nn
 
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 
 NAMES = ['noise', 'rain', 'haze']
 VISION = {'image_size': 16, 'patch_size': 8, 'layers': 1, 'width': 16, 'head_width': 8}

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorair_arch.archs import kernels
-from lorair_arch.archs.kernels.expert_linear import expert_linear
+from lorair_arch.archs.kernels.grouping import expert_linear
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,13 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+# torchvision's own schemas of the operators that its Python half registers fakes for on import.
+_MISSING_OPS = (
+    'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+)
+_LIBRARIES = []  # what is defined lives as long as they do
+
 
 def install() -> None:
     """Lets the imports of BasicSR and torchvision run through this package; more than once does no harm."""
@@ -36,13 +43,30 @@ def _join_basicsr(load: Callable[[], None]) -> None:
     mending.register()
 
 
-def _join_torchvision(load: Callable[[], None]) -> None:
-    from lorair_arch.compat.torchvision_ops import load_with_operators
+def load_with_operators(load: Callable[[], None]) -> None:
+    """Imports torchvision also where its operators cannot be loaded.
 
-    load_with_operators(load)
+    Neither BasicSR nor open_clip nor this package uses the operators; their schemas are enough for the import.
+
+    Args:
+        load: Executes the module of torchvision.
+    """
+    try:
+        load()
+    except RuntimeError as error:
+        if 'operator torchvision::' not in str(error):
+            raise
+        import torch
+
+        for name in [name for name in sys.modules if name.startswith('torchvision.')]:
+            del sys.modules[name]
+        _LIBRARIES.append(torch.library.Library('torchvision', 'FRAGMENT'))
+        for schema in _MISSING_OPS:
+            _LIBRARIES[-1].define(schema)
+        load()
 
 
-_JOINED = {'basicsr': _join_basicsr, 'torchvision': _join_torchvision}
+_JOINED = {'basicsr': _join_basicsr, 'torchvision': load_with_operators}
 
 
 class _Finder(MetaPathFinder):

@@ -114,6 +114,8 @@ def resume_training(model: BaseModel, resume_state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: The state belongs to other parameters.
     """
+    from lorair_arch.training.continuing import load_moments
+
     saved = resume_state['optimizers'], resume_state['schedulers']
     counts = [[_count(optimizer) for optimizer in optimizers] for optimizers in (saved[0], model.optimizers)]
     if counts[0] != counts[1] or len(model.schedulers) != len(saved[1]):
@@ -132,13 +134,6 @@ def resume_training(model: BaseModel, resume_state: dict[str, Any]) -> None:
     _schedule_anew(model, resume_state['iter'])
     for optimizer, state in zip(model.optimizers, saved[0]):
         load_moments(optimizer, state)
-
-
-def load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Gives an optimiser the moments of a saved one; its own settings stay."""
-    groups = optimizer.state_dict()['param_groups']
-    groups = [group | {'params': before['params']} for group, before in zip(groups, saved['param_groups'])]
-    optimizer.load_state_dict({'state': saved['state'], 'param_groups': groups})
 
 
 def _count(optimizer: torch.optim.Optimizer | dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from lorair_arch.data.images.reading import to_float
 from lorair_arch.data.sources import Source, Sources
 from lorair_arch.errors import DataError, too_small
 from lorair_arch.schema import Section, Spec, anything, boolean, checked, integer
-
-if TYPE_CHECKING:
-    from lorair_arch.data.prior_cache import PriorCache
 
 
 def _options(train: bool) -> dict[str, Spec]:
@@ -59,11 +56,11 @@ class AllInOneDataset(torch.utils.data.Dataset):
     OPTIONS = {phase: _options(phase == 'train') for phase in ('train', 'val', 'test')}
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        from lorair_arch.options.datasets import loader  # BasicSR, which imports this file
+        from lorair_arch.options.keys import loader  # BasicSR, which imports this file
 
         self.opt = opt
         self.epoch = 0
-        self.priors: PriorCache | None = None
+        self.priors: Any = None  # a `PriorCache`
         self._train = opt['phase'] == 'train'
         keys = loader(False) | self.OPTIONS[opt['phase']] | dict.fromkeys(('type', 'phase', 'scale'), anything())
         prefix = f"data set '{opt.get('name', 'AllInOneDataset')}': "

@@ -1,10 +1,12 @@
-"""Data sets of BasicSR and of others, made to name the files that they cannot use."""
+"""Data sets of BasicSR and of others, which draw as ours do and name the files that they cannot use."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from basicsr.data import build_dataset as build_of_basicsr
 
@@ -62,3 +64,40 @@ class NamedDataset(torch.utils.data.Dataset):
         if not isinstance(paths, list) or index >= len(paths):
             return f'sample {index}'
         return ' or '.join(paths[index].values()) if isinstance(paths[index], dict) else str(paths[index])
+
+
+class SeededDataset(torch.utils.data.Dataset):
+    """Makes the random draws of any map-style data set a function of (seed, epoch, index).
+
+    BasicSR's data sets draw their crops from `random` and `numpy.random`, which its workers seed the same in every
+    epoch. Here each sample is read with these generators, and PyTorch's, seeded for it; afterwards they are as before.
+
+    Args:
+        dataset: indexed by whole numbers.
+        seed: a whole number from 0.
+
+    Attributes:
+        opt: the options of the data set, if it has any.
+    """
+
+    def __init__(self, dataset: torch.utils.data.Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.opt = getattr(dataset, 'opt', None)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        epoch, index = index if isinstance(index, tuple) else (0, index)
+        before = random.getstate(), np.random.get_state()
+        # Only the CPU's generator: workers must not start up a GPU.
+        with torch.random.fork_rng(devices=[]):
+            seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            try:
+                return self.dataset[index % len(self.dataset)]
+            finally:
+                random.setstate(before[0])
+                np.random.set_state(before[1])

@@ -22,11 +22,11 @@ from lorair_arch.devices import device_name
 from lorair_arch.errors import CheckpointError, DataError, OptionsError
 from lorair_arch.files import check_output
 from lorair_arch.options.consistency import check_cacheable
+from lorair_arch.options.keys import FINETUNE, PRETRAIN
 from lorair_arch.options.reading import load_options
-from lorair_arch.options.training import FINETUNE, PRETRAIN
 from lorair_arch.options.yaml_file import read_files
-from lorair_arch.weights.loading import load_file, load_into, save_file, state_dict_of
-from lorair_arch.weights.recognise import other_classes
+from lorair_arch.weights.files import load_file, save_file
+from lorair_arch.weights.loading import load_into, other_classes, state_dict_of
 
 logger = logging.getLogger('lorair_arch')
 

@@ -99,7 +99,9 @@ def _report_alone(here: Store, there: Store, alone: list[str], mistakes: list[Mi
         mistakes.append(Mistake(f"no partner in '{there.root}' for ", quoted(alone), after))
 
 
-class _Match(Spec):
+class Match(Spec):
+    """What the names of a pair have in common."""
+
     expected = "a regular expression with one group, such as '^(\\d+)'"
 
     def check(self, value: Any, where: str, report: Report) -> Any:
@@ -122,7 +124,8 @@ def _check_source(source: dict[str, Any], report: Report) -> None:
         report('match', 'found beside degrade, expected beside dataroot_lq: it pairs images of two folders')
     lq, gt = (os.path.realpath(os.path.expanduser(source.get(key, ''))) for key in ('dataroot_lq', 'dataroot_gt'))
     if lq == gt and 'dataroot_lq' in source:
-        report('dataroot_lq', 'found the folder of dataroot_gt, expected that of the degraded images')
+        found = f'found {show(source["dataroot_lq"])}, the folder of dataroot_gt, expected that of the degraded images'
+        report('dataroot_lq', found)
     if 'degradation' not in source:
         if isinstance(source.get('degrade'), dict):
             source['degradation'] = source['degrade']['type']
@@ -157,7 +160,7 @@ class Source:
             'dataroot_lq': text(null=True),
             'dataroot_gt': text(required=True),
             'meta_info_file': text(null=True),
-            'match': _Match(null=True),
+            'match': Match(null=True),
             'degrade': replace(degradations.OPTIONS, null=True),
             'weight': number(above=0, high=10**8, null=True),
         },

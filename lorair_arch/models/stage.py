@@ -19,12 +19,11 @@ from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from lorair_arch.archs.kernels.compiled import compile_training
-from lorair_arch.devices import has_bf16
+from lorair_arch.devices import compile_training, has_bf16
 from lorair_arch.errors import CheckpointError, NumericsError
 from lorair_arch.models.validation import Validated
-from lorair_arch.weights.loading import load_into, save_file, state_dict_of
-from lorair_arch.weights.recognise import other_classes
+from lorair_arch.weights.files import save_file
+from lorair_arch.weights.loading import load_into, other_classes, state_dict_of
 
 
 class StageModel(Validated, BaseModel):

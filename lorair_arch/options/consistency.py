@@ -10,10 +10,10 @@ from typing import Any
 import open_clip
 
 from lorair_arch.devices import gpu_count
-from lorair_arch.options.training import FINETUNE, PRETRAIN, ROUTER
+from lorair_arch.options.keys import FINETUNE, PRETRAIN, ROUTER
 from lorair_arch.schema import Report, show
 from lorair_arch.weights.files import read_description
-from lorair_arch.weights.recognise import other_classes
+from lorair_arch.weights.loading import other_classes
 
 
 def check_machine(opt: dict[str, Any], launcher: str, report: Report) -> None:

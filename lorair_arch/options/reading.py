@@ -9,7 +9,7 @@ from typing import Any
 from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
 from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
-from lorair_arch.options.training import OWN_MODELS, options
+from lorair_arch.options.keys import OWN_MODELS, options
 from lorair_arch.options.yaml_file import OptionsFile, force, read_files
 
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lorair_arch.data.images.colours import from_pillow
-from lorair_arch.data.images.photo import Photo
+from lorair_arch.data.images.photo import Photo, from_pillow
 from lorair_arch.data.images.reading import to_float
 from lorair_arch.devices import device_name
 from lorair_arch.errors import DataError, OptionsError, did_you_mean

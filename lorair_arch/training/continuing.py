@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from lorair_arch.compat.base_model import load_moments
 from lorair_arch.errors import CheckpointError, OptionsError
-from lorair_arch.options.training import FINETUNE, ROUTER
+from lorair_arch.options.keys import FINETUNE, ROUTER
 from lorair_arch.schema import show
-from lorair_arch.weights.loading import check_fit, state_dict_of
-from lorair_arch.weights.recognise import other_classes
+from lorair_arch.weights.loading import check_fit, other_classes, state_dict_of
 
 # What a run adds to its options, and what says where it goes on.
 _NOT_IN_THE_FILE = ('auto_resume', 'dist', 'is_train', 'name', 'path', 'progress', 'rank', 'root_path', 'world_size')
@@ -163,3 +161,10 @@ def _other_networks(opt: dict[str, Any], folder: Path, iteration: int) -> Iterat
 def _build(settings: dict[str, Any]) -> torch.nn.Module:
     settings = settings | ({'pretrained': None} if 'pretrained' in settings else {})
     return ARCH_REGISTRY.get(settings['type'])(**{key: value for key, value in settings.items() if key != 'type'})
+
+
+def load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Gives an optimiser the moments of a saved one; its own settings stay."""
+    groups = optimizer.state_dict()['param_groups']
+    groups = [group | {'params': before['params']} for group, before in zip(groups, saved['param_groups'])]
+    optimizer.load_state_dict({'state': saved['state'], 'param_groups': groups})

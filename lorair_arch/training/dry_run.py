@@ -19,8 +19,8 @@ import torch
 
 from lorair_arch.devices import synchronize
 from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.options.keys import OWN_MODELS
 from lorair_arch.options.reading import load_each
-from lorair_arch.options.training import OWN_MODELS
 from lorair_arch.training.interruption import Signals
 from lorair_arch.training.resume import check_states
 from lorair_arch.training.session import run_session

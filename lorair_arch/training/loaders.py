@@ -7,15 +7,15 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from torch.utils.data import DataLoader
 
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
-from lorair_arch.data.foreign import build_dataset
+from lorair_arch.data.foreign import SeededDataset, build_dataset
 from lorair_arch.data.prior_cache import PriorCache
-from lorair_arch.data.sampler import EpochSampler, SeededDataset
 from lorair_arch.errors import DataError
 from lorair_arch.models.stage import is_stage
 from lorair_arch.training.interruption import outlive_signals
@@ -126,3 +126,55 @@ def killed_workers_named() -> Iterator[None]:
             'a data worker was killed, most often because the memory is used up; lower num_worker_per_gpu or '
             'batch_size_per_gpu'
         ) from error
+
+
+class EpochSampler(torch.utils.data.Sampler):
+    """Shuffles a data set anew in each epoch and yields `(epoch, index)`, so that workers know the epoch.
+
+    The order does not depend on the number of processes: rank r of n gets the places r, r + n, r + 2n, ... of it. What
+    is left over when it does not divide evenly is dropped, so that an epoch of n processes with batches of b has
+    exactly as many steps as one of a single process with batches of n * b.
+
+    Args:
+        dataset: anything with a length.
+        num_replicas: number of processes.
+        rank: of this process.
+        ratio: how many times the data set an epoch goes through. Indices go up to len(dataset) * ratio, so that each
+            time has random numbers of its own.
+        seed: of the order.
+
+    Attributes:
+        start: number of samples to skip, of all ranks together, in the epoch that a resumed run continues. It stays in
+            force until `set_epoch` moves on from that epoch.
+
+    Raises:
+        DataError: if there are fewer samples than processes.
+    """
+
+    def __init__(
+        self, dataset: torch.utils.data.Dataset, num_replicas: int, rank: int, ratio: int = 1, seed: int = 0
+    ) -> None:
+        self.num_replicas, self.rank, self.seed = num_replicas, rank, seed
+        self.total = int(len(dataset) * ratio)
+        self.start = 0
+        self.epoch: int | None = None
+        if len(self) == 0:
+            raise DataError(
+                f'the training set has {self.total} samples for {num_replicas} processes; '
+                'add images or raise dataset_enlarge_ratio'
+            )
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch or 0
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.total)[self.start :]
+        mine = order[self.rank :: self.num_replicas][: len(order) // self.num_replicas]
+        return iter([(epoch, index) for index in mine.tolist()])
+
+    def __len__(self) -> int:
+        return self.total // self.num_replicas
+
+    def set_epoch(self, epoch: int) -> None:
+        # A loader with workers starts to read as soon as it is made, before the first call of set_epoch.
+        if self.epoch is not None and epoch != self.epoch:
+            self.start = 0
+        self.epoch = epoch

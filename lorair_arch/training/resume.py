@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lorair_arch.data.sampler import EpochSampler
 from lorair_arch.errors import CheckpointError, OptionsError
 from lorair_arch.models.stage import is_stage
 from lorair_arch.options.reading import load_each
 from lorair_arch.training.checkpoints import numbered
 from lorair_arch.training.continuing import changes, check_continuable, in_words, options_of
+from lorair_arch.training.loaders import EpochSampler
 from lorair_arch.training.session import from_first
 from lorair_arch.weights.files import load_file
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lorair_arch.errors import CheckpointError, OptionsError, did_you_mean
 from lorair_arch.files import check_output
-from lorair_arch.weights.loading import check_fit, convert_to_official, save_file
+from lorair_arch.weights.files import save_file
+from lorair_arch.weights.loading import check_fit, describe
+from lorair_arch.weights.official import convert_to_official
 from lorair_arch.weights.pretrained import Weights, build, check_classes, choose_restorer, load, read_weights
-from lorair_arch.weights.recognise import describe
 
 _SUFFIXES = {'lorair': ('.pth', '.safetensors'), 'official': ('.pth',)}
 # fixed in the code of the release

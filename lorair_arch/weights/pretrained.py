@@ -14,8 +14,7 @@ from lorair_arch import weights as zoo
 from lorair_arch.archs import network_class
 from lorair_arch.errors import CheckpointError, LoRAIRError
 from lorair_arch.weights.files import save_file
-from lorair_arch.weights.loading import check_fit, infer_network, kind_of, load_into, state_dict_of
-from lorair_arch.weights.recognise import describe
+from lorair_arch.weights.loading import check_fit, describe, infer_network, kind_of, load_into, state_dict_of
 
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
 

@@ -24,7 +24,7 @@ from lorair_arch.data.images.writing import write_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel, LoRAIRPretrainModel, RestorationModel
 from lorair_arch.training.loaders import build_train_loader
-from lorair_arch.weights.loading import save_file
+from lorair_arch.weights.files import save_file
 
 # Weights far enough from their start, where many are 0, and small enough for finite activations.
 _STD = 0.02

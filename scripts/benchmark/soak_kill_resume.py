@@ -33,7 +33,7 @@ from tqdm import tqdm
 import lorair_arch
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.weights.loading import load_file, save_file
+from lorair_arch.weights.files import load_file, save_file
 
 PHOTOS = 'astronaut.png', 'coffee.png', 'chelsea.png', 'rocket.jpg'
 NAMES = 'noise', 'rain'

@@ -8,15 +8,17 @@ writes datasets/rain100l_lq.lmdb and datasets/rain100l_gt.lmdb.
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import ExitStack
 from os.path import expanduser
 
 from tqdm import tqdm
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
-from lorair_arch.data.sources import compile_match, load_pair, pair_keys
+from lorair_arch.data.sources import Match, load_pair, pair_keys
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import LoRAIRError
+from lorair_arch.schema import checked
 
 
 def make_lmdb(lq: str | None, gt: str, out: str, match: str | None = None, compressed: bool = True) -> None:
@@ -36,7 +38,8 @@ def make_lmdb(lq: str | None, gt: str, out: str, match: str | None = None, compr
     """
     stores = {side: open_store(root) for side, root in (('lq', lq), ('gt', gt)) if root}
     if lq:
-        pairs = pair_keys(stores['lq'], stores['gt'], compile_match(match, '--match'))
+        pattern = None if match is None else re.compile(checked(Match(), match, '--match'))
+        pairs = pair_keys(stores['lq'], stores['gt'], pattern)
     else:
         pairs = [(key, key) for key in stores['gt'].keys]
     with ExitStack() as stack:

@@ -6,7 +6,7 @@ one core of an AMD EPYC (shared), PyTorch 2.13, float32, of the benchmark's smal
 | kernel | where | what it does |
 |---|---|---|
 | groups | grouping.py | large levels run one expert group after the other |
-| expert_linear | expert_linear.py | small levels run all images together, each with its experts |
+| expert_linear | grouping.py | small levels run all images together, each with its experts |
 | strips | strips.py | inference in strips that fit the caches, sums in place |
 | sliding | local_mean.py | local means as running sums on a CPU |
 | merging | ../experts.py | inference with merged networks, which are kept |

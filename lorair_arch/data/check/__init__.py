@@ -13,9 +13,8 @@ from tqdm import tqdm
 from lorair_arch.data.check.parts import Facts, Finder, Image, Part, read_facts
 from lorair_arch.data.stores import Lmdb
 from lorair_arch.errors import LoRAIRError, Mistake, different_sizes, quoted, too_small
-from lorair_arch.options.datasets import datasets
+from lorair_arch.options.keys import OWN_MODELS, datasets
 from lorair_arch.options.reading import complete_datasets
-from lorair_arch.options.training import OWN_MODELS
 from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.schema import checked
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from lorair_arch.data.images import colours
+from lorair_arch.data.images import photo as colours
 from lorair_arch.data.images.formats import deep_pixels, prepare
 from lorair_arch.data.images.kinds import check_single, check_whole, jpeg_header, kind_of, png_header
 from lorair_arch.data.images.metadata import opened, read_metadata, with_exif

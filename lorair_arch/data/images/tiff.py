@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
-from lorair_arch.data.images import colours
+from lorair_arch.data.images import photo as colours
 from lorair_arch.data.images.kinds import RAW, check_single, check_whole
 from lorair_arch.data.images.metadata import opened
 from lorair_arch.data.images.photo import Photo, check_size, full_range, undo_multiplication
