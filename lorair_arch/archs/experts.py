@@ -19,7 +19,7 @@ the group (`Merging`); inference runs nothing else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -62,11 +62,15 @@ class Routing:
         index: [B, k], the experts of each image.
         gates: [B, k], softmax over the k largest logits.
         sizes: Number of images of each expert group.
+        part_of: Of one expert group: the routing of the whole batch, and the number of the group.
+        merged: The merged weights of all groups, for each convolution that has made them.
     """
 
     index: Tensor
     gates: Tensor
     sizes: tuple[int, ...]
+    part_of: tuple[Routing, int] | None = None
+    merged: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -75,7 +79,7 @@ class Routing:
     def groups(self) -> list[Routing]:
         """The routing of each expert group."""
         parts = zip(self.index.split(self.sizes), self.gates.split(self.sizes), self.sizes)
-        return [Routing(index, gates, (size,)) for index, gates, size in parts]
+        return [Routing(index, gates, (size,), (self, i)) for i, (index, gates, size) in enumerate(parts)]
 
     @cached_property
     def of_groups(self) -> tuple[Tensor, Tensor]:
@@ -157,7 +161,10 @@ class ExpertConv2d(nn.Conv2d):
             a, b = self.factors(experts.index, experts.gates)
             weight, b = _scaled(self.weight, layer_scale, 3), _scaled(b, layer_scale, 1)
             return expert_linear(x, weight, bias, a, b, self.scale, self.stride[0])
-        parts = zip(x.split(experts.sizes), self.merged_weights(experts, layer_scale))
+        weights = (
+            self.merged_weights(experts, layer_scale) if experts.part_of is None else self._of_one(experts, layer_scale)
+        )
+        parts = zip(x.split(experts.sizes), weights)
         parts = [self._conv_forward(part, weight, bias) for part, weight in parts]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -176,6 +183,13 @@ class ExpertConv2d(nn.Conv2d):
             return a, b
         a = (a * gates.view(-1, 1, 1)).view(len(index), -1, a.shape[2])
         return a, b.unflatten(0, index.shape).transpose(1, 2).flatten(2)
+
+    def _of_one(self, group: Routing, layer_scale: Tensor | None) -> tuple[Tensor, ...]:
+        """Gives the merged weight of one expert group; those of all groups are made at once."""
+        whole, number = group.part_of
+        if self not in whole.merged:
+            whole.merged[self] = self.merged_weights(whole, layer_scale).unbind()
+        return whole.merged[self][number : number + 1]
 
     def merged_weights(self, experts: Routing, layer_scale: Tensor | None = None) -> Tensor:
         """Gives W plus the experts of each group, times the layer scale, [G, *shape of W]."""
