@@ -68,7 +68,7 @@ def test_one_place_asks_for_gpus():
         for file in (REPO / 'lorair_arch').rglob('*.py')
         if re.search(r'cuda\.(is_available|device_count)|mps\.is_available', file.read_text())
     }
-    cuda_alone = {'compat/launch.py', 'training/dry_run.py', 'options/datasets.py'}
+    cuda_alone = {'compat/launch.py', 'training/dry_run.py', 'options/keys.py'}
     assert asks == {'devices.py', 'compat/mending.py'} | cuda_alone
 
 
