@@ -26,6 +26,7 @@ def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
     Returns:
         [B, C, H - height + 1, W - width + 1].
     """
+    # A loop over slices: a GPU would be given hundreds of tiny kernels, and `out=` knows no gradients.
     slides = x.device.type == 'cpu' and not torch.is_grad_enabled() and kernels.enabled('sliding')
     for dim, size in zip((2, 3), window):
         if size == x.shape[dim]:
@@ -48,10 +49,12 @@ def _slide(x: Tensor, dim: int, size: int) -> Tensor:
     """Means along one axis, slice after slice."""
     shape = list(x.shape)
     shape[dim] += 1 - size
+    # As the features lie: so each slice of rows is one piece of memory.
     sums = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     slices, out = x.unbind(dim), sums.unbind(dim)
     torch.sum(x.narrow(dim, 0, size), dim, out=out[0])
     for i in range(1, len(out)):
+        # From one window to the next: a slice comes in, one goes out.
         torch.add(out[i - 1], slices[i + size - 1], out=out[i]).sub_(slices[i - 1])
     return sums.div_(size)
 
