@@ -132,7 +132,6 @@ def resume_training(model: BaseModel, resume_state: dict[str, Any]) -> None:
     if 'best_metric_results' in resume_state:
         model.best_metric_results = _best_values(model, resume_state['best_metric_results'])
     before, now = (_of_training(options) for options in (resume_state.get('options'), model.opt.get('options')))
-    # Unchanged options continue to the last bit: schedules computed anew may differ in it.
     if before and before == now:
         # The same options: everything as it was, to the last bit.
         for own, state in (*zip(model.optimizers, saved[0]), *zip(model.schedulers, saved[1])):
