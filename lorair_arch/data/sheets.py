@@ -105,6 +105,7 @@ def show_data(file: str, phase: str = 'train', samples: int = 4, seed: int = 0) 
     options = {**sets[phase], 'seed': seed} if phase == 'train' else sets[phase]
     rows = []
     for name, group in _gather(build_dataset(options), samples, phase == 'train').items():
+        # Rows of one length: rare degradations may have fewer samples.
         blank = [np.full((_CELL, _CELL, 3), 255, np.uint8)] * 2 * (samples - len(group))
         images = [image for pair in group for image in pair]
         captions = [caption for lq, gt in group for caption in (_psnr(lq, gt), '')]
@@ -127,6 +128,7 @@ def _gather(dataset: Dataset, samples: int, training: bool) -> dict[str, list[tu
         for index in range(_DRAWS * total if training and own else len(dataset)):
             if groups and all(len(group) >= samples for group in groups.values()):
                 break
+            # With an epoch, indices may go beyond the length: draws without end.
             sample: dict[str, Any] = dataset[(0, index) if training and own else index]
             group = groups.setdefault(sample.get('degradation', ''), [])
             if len(group) < samples and 'gt' in sample:

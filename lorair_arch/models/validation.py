@@ -32,6 +32,7 @@ def name_of(sample: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     if 'name' in sample:
         return sample['name'][0]
     path, root = sample['lq_path'][0], options.get('dataroot_lq')
+    # Folders within the data set stay: images of the same name in two of them must not share a result.
     inner = os.path.relpath(path, root) if root and PurePath(root) in PurePath(path).parents else path
     parts = PurePath(inner)
     if parts.is_absolute() or '..' in parts.parts:  # never out of the folder of the results
@@ -97,6 +98,7 @@ class Validated:
         records = [self.evaluate(data, dataset, current_iter, save_img) for data in batches]
         if world_size > 1:
             shares: list = [None] * world_size
+            # Records of all images, not sums: a mean of the processes' means would weigh images unequally.
             dist.all_gather_object(shares, records)
             # process r had the images r, r + world_size, ...: put them back in order, so that sums are the same
             records = [shares[i % world_size][i // world_size] for i in range(sum(map(len, shares)))]
@@ -106,6 +108,7 @@ class Validated:
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
         groups, table = self.summarize(records)
         for sentence in (f'Validation {dataset}: {sentence}' for sentence in what_is_left_out(records)):
+            # Once in a training, not at every validation.
             if sentence not in self.said:
                 get_root_logger().warning(sentence)
             self.said.add(sentence)
@@ -136,9 +139,11 @@ class Validated:
             if value is None:
                 continue
             better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
+            # `l_*` are BasicSR's names for losses.
             lower = better == 'lower' or metric.startswith('l_')
             # a training state of an earlier version may hold nan or inf
             known = metric in best and math.isfinite(best[metric][0])
+            # The latest of equal ones, as in BasicSR.
             if not known or (value <= best[metric][0] if lower else value >= best[metric][0]):
                 best[metric] = (value, current_iter)
         return best
