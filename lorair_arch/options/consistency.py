@@ -30,6 +30,7 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
     """Looks for every file and folder that the options name, but for weights of trainings in `made_before`."""
     for where, path in _named_files(opt):
         place = Path(os.path.expanduser(path))
+        # An earlier file's training will write it.
         if where.startswith('path.') and trained_by(path) in made_before:
             continue
         if not os.path.exists(place):
@@ -136,6 +137,7 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
     counts = {'degradations': len(names) or None}
     counts['network_router.num_degradations'] = router.get('num_degradations')
     counts['network_g.lora.num_experts'] = lora.get('num_experts')
+    # The first that is given is what the others are compared with.
     counts = {where: count for where, count in counts.items() if count}
     for where, count in list(counts.items())[1:]:
         first, expected = next(iter(counts.items()))
@@ -150,6 +152,7 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
     for where in unknown:
         report(where, f'found {show(sources[where])}, expected one of degradations: {", ".join(names)}')
     trained = [name for where, name in sources.items() if where.startswith('datasets.train.')]
+    # An expert without images never learns, and a class that is never seen is never told.
     absent = [name for name in names if trained and name not in trained]
     if absent and not unknown and len(set(counts.values())) == 1:
         what = f'found none of {", ".join(absent)}, expected one or more of each of degradations'

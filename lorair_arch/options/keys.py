@@ -24,8 +24,10 @@ def datasets(is_train: bool, own: bool) -> Section:
 
     def check_phases(sets: dict[str, Any], report: Report) -> None:
         for key in sets:
+            # BasicSR's rule: val, val_1, val_2, ...
             if str(key).split('_')[0] not in phases:
                 report(key, f'unknown key, expected {" or ".join(phases)}, if need be with _1, _2 behind')
+        # Results go into folders of these names.
         names = [dataset['name'] for dataset in sets.values()]
         for name in sorted({name for name in names if names.count(name) > 1}):
             report('', f'found several data sets of the name {name!r}, expected a different name for each')
@@ -55,6 +57,7 @@ def _dataset(phase: str, own: bool) -> Spec:
     def section(name: str) -> Section:
         own_keys = getattr(DATASET_REGISTRY.get(name), 'OPTIONS', None)
         known = own_keys.get(phase) if isinstance(own_keys, dict) else None
+        # BasicSR's set of pairs says nothing of its options itself; other model classes may want more of it.
         if own and name == 'PairedImageDataset':
             known = _paired(train)
         return Section(keys=loader(train) | (known or {}), more=None if known else kinds.anything(), also=_check_loader)
@@ -137,6 +140,7 @@ def _common(is_train: bool, own: bool) -> dict[str, Spec]:
         'name': kinds.folder_name(required=True),
         'model_type': Name(what='model class', names=lambda: names_of('model'), required=True),
         'num_gpu': Value(accepts=_is_gpu_count, expected="a number of GPUs, 0 or 'auto'"),
+        # NumPy's seeds have 32 bits.
         'manual_seed': kinds.integer(0, 2**32 - 1, null=True),
         'scale': kinds.integer(1, 1000),
         'find_unused_parameters': kinds.boolean(),
@@ -168,6 +172,7 @@ def _train(model_type: str, is_train: bool) -> Section:
         'warmup_iter': kinds.integer(-1),
         'optim_router' if model_type == ROUTER else 'optim_g': OPTIMIZER,
         'scheduler': SCHEDULER,
+        # At 1 the average would stay what it was at the beginning.
         'ema_decay': kinds.number(0, 0.999999),
         'grad_clip_norm': kinds.number(above=0, null=True),
         'amp': kinds.one_of('bf16', 'fp16', null=True),
@@ -217,4 +222,5 @@ def _check_wandb(logger: dict[str, Any], report: Report) -> None:
 
 
 def _is_gpu_count(value: Any) -> bool:
+    # For Python true is a number.
     return value == 'auto' or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
