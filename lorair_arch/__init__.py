@@ -11,6 +11,7 @@ from lorair_arch import compat
 __version__ = '0.1.0'
 __all__ = ['Restorer', 'register']
 
+# Here, so that no order of imports matters; it imports nothing heavy itself.
 compat.install()
 
 
@@ -20,6 +21,7 @@ def register() -> None:
 
 
 def __getattr__(name: str):
+    # Not at the top: it needs PyTorch, and --help does not.
     if name == 'Restorer':
         return import_module(f'{__name__}.restoring.restorer').Restorer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -37,4 +37,5 @@ class PSNRLoss(nn.Module):
             raise ValueError(f'PSNRLoss needs two equal shapes, got {tuple(pred.shape)} and {tuple(target.shape)}')
         # float32 also under bf16 autocast: a mean of squares does not survive 8 bits of mantissa
         mse = (pred.float() - target.float()).square().mean(dim=(1, 2, 3))
+        # 1e-8 keeps the gradient finite where an image is perfect.
         return self.loss_weight * 10 / math.log(10) * (mse + 1e-8).log().mean()

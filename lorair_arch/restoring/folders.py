@@ -49,15 +49,18 @@ def restore_paths(
             OutputError: a result would replace an image of the input, or cannot be written; nothing more is restored.
         OptionsError: `degradation`, `tile` or `device` is wrong.
     """
+    # First of all: a mistake in the paths need not wait for the weights.
     planned = plan(_path(input, 'input'), _path(output, 'output'), overwrite, str(output).endswith(('/', os.sep)))
     _announce(planned)
     failures, restored, alone = list(planned.refused), 0, len(planned.jobs) == 1 and not planned.refused
     if planned.jobs:
         restorer = Restorer.from_pretrained(weights, device)
+        # Once, before the first image: else each would fail alike.
         restorer.check(degradation, tile)
     for job in tqdm(planned.jobs, desc='Restoring', unit='image', disable=len(planned.jobs) < 2):
         try:
             restored += _restore(job, restorer, degradation, tile, overwrite)
+        # The output cannot be written: no other image could be.
         except OutputError as error:
             left = f'; {restored} of {len(planned.jobs)} images are restored, the same command goes on from there'
             raise OutputError(f'{error}{"" if alone else left}') from error
@@ -95,10 +98,12 @@ def _images(count: int) -> str:
 
 def _restore(job: Job, restorer: Restorer, degradation: str, tile: int | None, overwrite: bool) -> bool:
     """Restores an image; tells whether it did, or another process has done so meanwhile."""
+    # Asked again: the plan may be hours old.
     if not overwrite and exists(job.target):
         return False
     photo, suffix = read_photo(job.source), job.target.suffix.lower()
     height, width = photo.pixels.shape[:2]
+    # Before restoring: the encoder would say so after minutes of work.
     longest = LONGEST_SIDES.get(suffix)
     if longest and max(height, width) > longest:
         raise DataError(
