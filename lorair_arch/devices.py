@@ -46,7 +46,7 @@ def has_bf16(kind: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == 'mps':
         return torch.backends.mps.is_macos_or_newer(14, 0)
-    # With AVX2 alone, a step in bf16 took 14 to 18 times as long as one in float32.
+    # On a CPU with AVX2 alone, a step in bf16 took 14 to 18 times as long as one in float32.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -91,8 +91,7 @@ def compile_training(net: nn.Module) -> None:
             _give_up(f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}')
         return plain(*args)
 
-    # On the instance: the class, and the names of the weights, stay as they are. `torch.compile(net)` would put
-    # _orig_mod before them.
+    # On the instance: `torch.compile(net)` would put _orig_mod before the names of all weights.
     net.forward = forward
 
 

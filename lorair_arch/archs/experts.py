@@ -151,8 +151,7 @@ class ExpertConv2d(nn.Conv2d):
         self.lora_A = nn.Parameter(torch.empty(num, rows, self.in_channels * k))
         # Zeros: fine-tuning starts from exactly what the pre-trained network restores.
         self.lora_B = nn.Parameter(torch.zeros(num, self.out_channels // self.groups * k, rows))
-        # Each on its own: of [E, rows, in * k] PyTorch would take rows * in * k for the number of inputs, and start too
-        # small.
+        # Each on its own: of [E, rows, in * k] PyTorch would take rows * in * k inputs, and start too small.
         for factor in self.lora_A:
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
 
@@ -167,8 +166,7 @@ class ExpertConv2d(nn.Conv2d):
         if layer_scale is not None and not kernels.enabled('layer_scale'):
             return self(x, experts) * layer_scale
         bias = _scaled(self.bias, layer_scale)
-        # Patches that do not overlap: a matrix product. A single group needs none, one merged weight serves all its
-        # images.
+        # Patches that do not overlap: a matrix product. The images of a single group share one merged weight.
         if len(experts.sizes) > 1 and self.kernel_size == self.stride and kernels.enabled('expert_linear'):
             a, b = self.factors(experts.index, experts.gates)
             weight, b = _scaled(self.weight, layer_scale, 3), _scaled(b, layer_scale, 1)

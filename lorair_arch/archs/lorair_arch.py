@@ -19,8 +19,7 @@ class PriorMLP(nn.Sequential):
     """What all levels share of the way from the prior to their modulation: two layers, GELU after each."""
 
     def __init__(self, prior_dim: int, lora: ExpertSettings | None) -> None:
-        # 1x1 convolutions of one pixel in place of linear layers: so the prior's way has experts too, as in the
-        # release.
+        # 1x1 convolutions in place of linear layers, as in the release: so the prior's way has experts too.
         first, second = (make_conv(prior_dim, prior_dim, 1, lora) for _ in range(2))
         super().__init__(first, nn.GELU(), second, nn.GELU())
 
@@ -104,7 +103,6 @@ class LoRAIR(Merging):
         levels = len(enc_blk_nums)
         self.multiple = 2**levels
         local_pool_size = tuple(local_pool_size) if local_pool_size else None
-        # NAFNet's: twice the channels at half the size.
         channels = [width * 2**i for i in range(levels + 1)]
 
         def stage(level: int, num_blocks: int, prior_dim: int | None = None) -> Stage:
@@ -145,8 +143,7 @@ class LoRAIR(Merging):
 
     def _restore(self, lq: Tensor, prior: Tensor, experts: Routing | None = None) -> Tensor:
         height, width = lq.shape[-2:]
-        # Zeros on the right and at the bottom, as NAFNet pads: other borders would change what trained weights give
-        # there.
+        # Zeros on the right and at the bottom, as NAFNet: trained weights expect these borders.
         image = F.pad(lq, (0, -width % self.multiple, 0, -height % self.multiple))
         # All that follows stays so: layer norm and 1x1 convolutions find the channels of a pixel side by side.
         image = image.contiguous(memory_format=torch.channels_last)

@@ -59,8 +59,7 @@ def _check_weights(router: dict[str, Any], report: Report) -> None:
 
 
 def _check_encoder(clip: dict[str, Any], report: Report) -> None:
-    # As a text, since a cache takes no mappings; constructors and options files ask for the same encoder again and
-    # again.
+    # As a text, for a cache takes no mappings; constructors and options files ask for the same again and again.
     mistake = _mistake_of_encoder(json.dumps(clip))
     if mistake:
         report('', mistake)

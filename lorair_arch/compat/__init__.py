@@ -38,8 +38,7 @@ def install() -> None:
 def _join_basicsr(load: Callable[[], None]) -> None:
     from lorair_arch.compat import mending
 
-    # Before: `import basicsr` fails without. After: what is mended must exist, and registries be filled once it is
-    # whole.
+    # Without, `import basicsr` fails. Mended is what exists, and registered into what is whole: both come after.
     mending.make_importable()
     load()
     mending.mend()
@@ -84,7 +83,6 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        # Submodules, and all other packages, are left to the finders behind this one.
         if name not in _JOINED or self._asking:
             return None
         self._asking = True  # the finders behind this one know

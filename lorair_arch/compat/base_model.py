@@ -95,8 +95,7 @@ def save_training_state(model: BaseModel, epoch: int, current_iter: int) -> None
     state |= {key: model.opt[key] for key in ('progress', 'options') if key in model.opt}  # not in BasicSR's loop
     if hasattr(model, 'best_metric_results'):  # of BasicSR's model classes
         state['best_metric_results'] = {
-            # As numbers of Python: those of NumPy, which BasicSR's metrics give, need pickles that `weights_only`
-            # refuses.
+            # BasicSR's metrics give numbers of NumPy, whose pickles `weights_only` refuses.
             dataset: {metric: {**record, 'val': float(record['val'])} for metric, record in metrics.items()}
             for dataset, metrics in model.best_metric_results.items()
         }

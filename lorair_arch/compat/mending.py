@@ -120,7 +120,6 @@ def tensors_without_gpu() -> None:
     import torch
     from basicsr.models import realesrgan_model, realesrnet_model, video_base_model, video_recurrent_model
 
-    # With a GPU 'cuda' is right, and nothing is wrapped.
     if torch.cuda.is_available():
         return
     for owner, names in (

@@ -48,7 +48,7 @@ class Store(ABC):
         """Gives what is stored, to be used within the context alone, or raises a DataError that names it."""
 
     def load(self, key: str, look: Look | None = None) -> np.ndarray:
-        """Decodes an image, see `images.decode_image`; shows `look` what is stored."""
+        """Decodes an image, see `reading.decode_image`; shows `look` what is stored."""
         with self.opened(key) as content:
             if look:
                 look(content)

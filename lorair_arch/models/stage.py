@@ -160,8 +160,7 @@ class StageModel(Validated, BaseModel):
         if self.scaler.is_enabled():
             # Before the norm is taken: clipping at 0.01 speaks of the true gradient.
             self.scaler.unscale_(self.optimizers[0])
-        # Clipped at infinity nothing changes, but the norm is needed: it is not finite if anything in the gradient is
-        # not.
+        # Clipped at infinity nothing changes, but the norm tells whether all of the gradient is finite.
         norm = nn.utils.clip_grad_norm_(self.params, self.opt['train'].get('grad_clip_norm') or math.inf)
         # The one place where a step waits for the device. It has just been given the whole step, and the update that
         # depends on the answer is short.

@@ -30,7 +30,6 @@ def check_files(opt: dict[str, Any], made_before: Collection[str], report: Repor
     """Looks for every file and folder that the options name, but for weights of trainings in `made_before`."""
     for where, path in _named_files(opt):
         place = Path(os.path.expanduser(path))
-        # An earlier file's training will write it.
         if where.startswith('path.') and trained_by(path) in made_before:
             continue
         if not os.path.exists(place):
@@ -137,7 +136,6 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
     counts = {'degradations': len(names) or None}
     counts['network_router.num_degradations'] = router.get('num_degradations')
     counts['network_g.lora.num_experts'] = lora.get('num_experts')
-    # The first that is given is what the others are compared with.
     counts = {where: count for where, count in counts.items() if count}
     for where, count in list(counts.items())[1:]:
         first, expected = next(iter(counts.items()))

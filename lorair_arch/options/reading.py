@@ -96,7 +96,6 @@ def _check(
 
     def report(where: str, what: str) -> None:
         entry = next((entry for place, entry in forced.items() if f'{where}.'.startswith(f'{place}.')), None)
-        # A mistake of the command line is reported with the entry, one of a file with that file.
         what = what if where in forced else f'{where}: {what}'
         mistakes.append(f'--force_yml {entry}: {what}' if entry else f'{file.says(where)}: {what}')
 

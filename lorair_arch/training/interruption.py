@@ -78,7 +78,6 @@ class Signals:
             self.agreed = int(flag)
         if self.group and not self.agreed:
             flag = torch.tensor([self.received])
-            # The largest: a signal anywhere is one for all.
             self.question = dist.all_reduce(flag, dist.ReduceOp.MAX, self.group, async_op=True), flag
         return self.agreed > 0
 
@@ -150,8 +149,7 @@ def outlive_signals(worker: int) -> None:
     Args:
         worker: Its number; part of PyTorch's interface.
     """
-    # A terminal sends Ctrl-C to the whole group: a worker that died of it would end the training in the middle of a
-    # step.
+    # A terminal sends Ctrl-C to the whole group: a worker that died of it would end the training at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
 

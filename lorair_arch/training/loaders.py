@@ -74,8 +74,7 @@ def build_val_loader(opt: dict[str, Any], dataset_opt: dict[str, Any], most: int
         most: Images that this process reads at most; None: all that it is to read.
     """
     dataset = build_dataset(dataset_opt)
-    # Every process its share, without the doubled images of PyTorch's DistributedSampler. BasicSR's models validate in
-    # the first alone.
+    # PyTorch's DistributedSampler would count some images twice. BasicSR's models validate in the first process alone.
     first, step = (opt['rank'], opt['world_size']) if is_stage(opt) else (0, 1)
     indices = range(first, len(dataset), step)[:most]
     pin_memory = dataset_opt.get('pin_memory', False)

@@ -101,8 +101,7 @@ class Training:
         # Without a seed in the file: that of the training which goes on, else its order of images is lost.
         set_seed(opt, ((self.state or {}).get('progress') or {}).get('seed'))
         root = opt['path']['experiments_root']
-        # A state of another experiment does not make the folder of this name its own: that makes way as for any new
-        # one.
+        # The state may be another experiment's: then an old folder of this name makes way all the same.
         if not self.state or not Path(opt['path']['resume_state']).resolve().is_relative_to(root):
             make_folders(opt, '' if opt['auto_resume'] else ' (--auto_resume continues instead)')
             keep_board(opt)

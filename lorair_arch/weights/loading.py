@@ -256,7 +256,6 @@ def _router(state_dict: StateDict) -> dict:
         'patch_size': patch_size,
         'layers': _count(state_dict, 'clip.transformer.resblocks'),
         'width': width,
-        # Shapes do not tell heads apart; OpenAI's have 64 channels.
         'head_width': min(64, width),
         'mlp_ratio': len(state_dict['clip.transformer.resblocks.0.mlp.c_fc.weight']) / width,
     }

@@ -54,7 +54,7 @@ def expert_linear(
     way = _Merged if rows.shape[1] >= rows.shape[2] else _LowRank
     with torch.autocast(device, enabled=False):  # a small change of W must not be rounded away before it is added
         y = way.apply(rows, weight.flatten(1), bias, a, b, scale)
-    # A view of channels_last memory again: rows of pixels are what that means.
+    # Rows of pixels are what channels_last memory holds: a view.
     return y.unflatten(1, patches.shape[2:]).permute(0, 3, 1, 2)
 
 

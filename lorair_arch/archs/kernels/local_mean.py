@@ -54,7 +54,6 @@ def _slide(x: Tensor, dim: int, size: int) -> Tensor:
     slices, out = x.unbind(dim), sums.unbind(dim)
     torch.sum(x.narrow(dim, 0, size), dim, out=out[0])
     for i in range(1, len(out)):
-        # From one window to the next: a slice comes in, one goes out.
         torch.add(out[i - 1], slices[i + size - 1], out=out[i]).sub_(slices[i - 1])
     return sums.div_(size)
 
