@@ -21,7 +21,6 @@ def register() -> None:
 
 
 def __getattr__(name: str):
-    # Not at the top: it needs PyTorch, and --help does not.
-    if name == 'Restorer':
+    if name == 'Restorer':  # not at the top: it needs PyTorch, and --help does not
         return import_module(f'{__name__}.restoring.restorer').Restorer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -74,14 +74,12 @@ def load_plugins() -> None:
     try:
         import basicsr  # noqa: F401
     except ModuleNotFoundError as error:
-        # BasicSR is there, and lacks something itself.
-        if error.name != 'basicsr':
+        if error.name != 'basicsr':  # BasicSR is there, and lacks something itself
             raise
         raise LoRAIRError(
             'training and testing need BasicSR, which is not installed: pip install basicsr (Python 3.10 to 3.12)'
         ) from error
     for plugin in entry_points(group='basicsr.plugins'):
-        # This package has joined when BasicSR was imported.
         if plugin.module == 'lorair_arch':
             continue
         try:
@@ -113,8 +111,7 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _parser(description: str, examples: str) -> argparse.ArgumentParser:
-    # argparse would call the program __main__.py.
-    module = Path(sys.argv[0]).name == '__main__.py'
+    module = Path(sys.argv[0]).name == '__main__.py'  # argparse would call the program __main__.py
     return argparse.ArgumentParser(
         prog='python -m lorair_arch' if module else None, description=description, **_formatted(examples)
     )

@@ -51,7 +51,6 @@ def writing(path: str | os.PathLike[str], check: Callable[[Path], None] | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{os.getpid()}-{secrets.token_hex(4)}.tmp')  # short, whatever the name
     try:
-        # x: never the file of another process.
         with temporary.open('x+b') as file:
             yield file
             file.flush()
@@ -60,8 +59,7 @@ def writing(path: str | os.PathLike[str], check: Callable[[Path], None] | None =
             _forget_cached(file.fileno())
         if check:
             check(temporary)
-        # Atomic within a file system, hence the same folder.
-        os.replace(temporary, path)
+        os.replace(temporary, path)  # atomic within a file system, hence the same folder
         _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it has its name, or was never made

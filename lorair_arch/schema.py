@@ -98,7 +98,6 @@ class Items(Spec):
         return f'{alone}a list of {self.length or "one or more"}, each {self.item.expected}'
 
     def check(self, value: Any, where: str, report: Report) -> Any:
-        # Tuples come from Python, lists from YAML.
         if isinstance(value, (list, tuple)) and len(value) == (self.length or max(len(value), 1)):
             return [self.item.check(item, f'{where}[{i}]', report) for i, item in enumerate(value)]
         if self.single and not isinstance(value, (list, tuple)):
@@ -221,8 +220,7 @@ def call(function: Callable, skip: Iterable[str] = (), known: Mapping[str, Spec]
 
 def like(default: Any) -> Spec:
     """Describes values of the type of a default, as far as it tells."""
-    # Before numbers, for bool is one in Python.
-    if isinstance(default, bool):
+    if isinstance(default, bool):  # before numbers, for bool is one in Python
         return boolean()
     if is_number(default):
         return number()
@@ -295,8 +293,7 @@ def _is_folder_name(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Tells whether a value is a number with which float32 can compute; true and false are none."""
     if isinstance(value, int):
-        # PyTorch's integers have 64 bits.
-        return not isinstance(value, bool) and abs(value) < 2**63
+        return not isinstance(value, bool) and abs(value) < 2**63  # PyTorch's integers have 64 bits
     return isinstance(value, float) and abs(value) < 1e30
 
 

@@ -51,8 +51,7 @@ class ExpertSettings:
     @property
     def scale(self) -> float:
         """alpha / r."""
-        # 2 * rank is all that the official release knows.
-        return (self.alpha or 2 * self.rank) / self.rank
+        return (self.alpha or 2 * self.rank) / self.rank  # 2 * rank is all that the official release knows
 
 
 @dataclass(frozen=True)

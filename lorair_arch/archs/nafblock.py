@@ -24,8 +24,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # PyTorch's own layer norm takes the last axes alone.
-        x = x.permute(0, 2, 3, 1)
+        x = x.permute(0, 2, 3, 1)  # PyTorch's own layer norm takes the last axes alone
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
@@ -57,8 +56,7 @@ class PoolWindow(NamedTuple):
     def _side(self, train: int) -> int:
         # The network pads crops as well.
         features = -(-train // self.multiple) * self.multiple // self.stride  # of a training crop
-        # 1.5, and the order of the roundings, are TLC's.
-        return int(1.5 * train) * features // train
+        return int(1.5 * train) * features // train  # 1.5, and the order of the roundings, are TLC's
 
 
 class SpatialMean(nn.Module):
@@ -114,12 +112,10 @@ class NAFBlock(nn.Module):
             return simple_gate(self.conv2(self.conv1(self.norm1(x), experts), experts))
 
         def after(x: Tensor, y: Tensor, attention: Tensor) -> Tensor:
-            # The layer scales go into the weights, see `_scaled`.
             x = x + self.conv3(y * attention, experts, self.beta)
             return x + self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma)
 
-        # A row above and below, for the 3x3 convolution.
-        y = in_strips(before, experts, x, halo=1)
+        y = in_strips(before, experts, x, halo=1)  # a row above and below, for the 3x3 convolution
         attention = self.sca(self.mean(y), experts)
         return in_strips(after, experts, x, y, attention)
 

@@ -54,7 +54,6 @@ def conv(m: nn.Conv2d, x: Tensor, gates: Tensor | None) -> Tensor:
     """conv(x; W, bias) + sum over all experts i of g_i conv(x; B_i A_i alpha / r)."""
     y = F.conv2d(x, m.weight, m.bias, m.stride, m.padding, groups=m.groups)
     if gates is not None:
-        # Those with gate 0 too: slow and obvious.
         for gate, a, b in zip(gates.unbind(dim=1), m.lora_A, m.lora_B):
             # [out k, in k], read in the order of memory: so the release lays out its factors.
             change = (b @ a).reshape(m.weight.shape) * m.scale

@@ -116,7 +116,6 @@ _LAYERS = Value(
     required=True,
 )
 _VISION = Section(
-    # Whatever this version of open_clip knows.
     keys={name: like(parameter.default) for name, parameter in inspect.signature(CLIPVisionCfg).parameters.items()}
     | {'image_size': integer(1, 4096, required=True), 'width': integer(1, 16384, required=True), 'layers': _LAYERS}
     | {'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0, high=64)}

@@ -26,8 +26,7 @@ def install() -> None:
     """Lets the imports of BasicSR and torchvision run through this package; more than once does no harm."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
-    # First: whoever stands before it would load BasicSR unmended.
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder())  # first: whoever stands before it would load BasicSR unmended
     if sys.modules.get('basicsr'):  # it was possible without us; training and the registries still need the rest
         from lorair_arch.compat import mending
 

@@ -86,8 +86,7 @@ def save_training_state(model: BaseModel, epoch: int, current_iter: int) -> None
     if current_iter == -1:
         return
     state = {
-        # The four keys of BasicSR, which its own loop reads too.
-        'epoch': epoch,
+        'epoch': epoch,  # the four keys of BasicSR, which its own loop reads too
         'iter': current_iter,
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],

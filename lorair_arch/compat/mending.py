@@ -83,7 +83,6 @@ def provide_distutils() -> None:
 def provide_functional_tensor() -> None:
     """`basicsr.data.degradations` imports `rgb_to_grayscale` from a module that torchvision 0.17 removed."""
     name = 'torchvision.transforms.functional_tensor'
-    # An older torchvision has it still.
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
     from torchvision.transforms.functional import rgb_to_grayscale
@@ -183,7 +182,6 @@ def images_of_any_name() -> None:
             if vars(module).get(name) is original:
                 setattr(module, name, ours)
     safe = types.ModuleType('cv2', 'OpenCV with the reader and the writer of this package.')
-    # A copy of the module, of the same functions: cv2 itself is left as it is.
     vars(safe).update(vars(cv2))
     safe.imread = opencv_style.imread
     # OpenCV's returns whether it could write; ours raises.

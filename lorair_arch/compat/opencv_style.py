@@ -38,8 +38,7 @@ def imread(path: str | os.PathLike[str], flags: int = cv2.IMREAD_COLOR) -> np.nd
             return np.dstack([photo.rgb[..., ::-1], photo.alpha])
         # OpenCV and PyTorch take no negative strides.
         return np.ascontiguousarray(photo.pixels[..., ::-1] if photo.pixels.ndim == 3 else photo.pixels)
-    # From memory: the name never reaches OpenCV.
-    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)  # from memory: the name never reaches OpenCV
 
 
 def imfrombytes(content: bytes | memoryview, flag: str = 'color', float32: bool = False) -> np.ndarray:

@@ -144,8 +144,7 @@ def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
         value = state_dict[key].detach().cpu()
         # Bits alone could be cut into tensors in other ways.
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
-        # As bytes: NumPy has no bf16.
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())  # as bytes: NumPy has no bf16
     return digest.hexdigest()
 
 
@@ -155,8 +154,7 @@ def settings(network: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {k: p.default for k, p in signature.parameters.items() if p.default is not p.empty}
     # where the weights once came from, and whether they were trained, is past when they are loaded
     options = {k: v for k, v in (defaults | dict(network)).items() if k not in ('pretrained', 'freeze_clip')}
-    # As it comes back from the file: tuples are lists there.
-    return json.loads(json.dumps(options))
+    return json.loads(json.dumps(options))  # as it comes back from the file: tuples are lists there
 
 
 def _options(file: str) -> dict[str, Any]:

@@ -105,7 +105,6 @@ def show_data(file: str, phase: str = 'train', samples: int = 4, seed: int = 0) 
     options = {**sets[phase], 'seed': seed} if phase == 'train' else sets[phase]
     rows = []
     for name, group in _gather(build_dataset(options), samples, phase == 'train').items():
-        # Rows of one length: rare degradations may have fewer samples.
         blank = [np.full((_CELL, _CELL, 3), 255, np.uint8)] * 2 * (samples - len(group))
         images = [image for pair in group for image in pair]
         captions = [caption for lq, gt in group for caption in (_psnr(lq, gt), '')]

@@ -213,8 +213,7 @@ class Source:
         """
         lq, gt = self._pairs[index]
         if self.degrade:
-            # Read once: degradations return new images, see `degradations`.
-            clean = self._gt.load(gt, look)
+            clean = self._gt.load(gt, look)  # read once: degradations return new images, see `degradations`
             return clean, clean
         return load_pair(self._lq, lq, self._gt, gt, look)
 

@@ -90,7 +90,6 @@ class Lmdb(Store):
 
     def __init__(self, root: str) -> None:
         self.root = root
-        # One environment for all ways to the same files.
         self._place = os.path.realpath(root)
         for name in ('data.mdb', 'meta_info.txt'):
             if not Path(root, name).is_file():
@@ -203,8 +202,7 @@ def image_files(root: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterat
     above: dict[str, set[str]] = {root: set()}  # the real paths of all folders above each folder
     # Links are followed: data sets are often put together of them.
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
-        # The order of `os.walk` is the file system's.
-        subfolders.sort()
+        subfolders.sort()  # the order of `os.walk` is the file system's
         real = os.path.realpath(folder)
         if real in above[folder]:  # a link to a folder above would be followed for ever
             subfolders.clear()

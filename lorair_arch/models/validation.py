@@ -108,7 +108,6 @@ class Validated:
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
         groups, table = self.summarize(records)
         for sentence in (f'Validation {dataset}: {sentence}' for sentence in what_is_left_out(records)):
-            # Once in a training, not at every validation.
             if sentence not in self.said:
                 get_root_logger().warning(sentence)
             self.said.add(sentence)
@@ -139,8 +138,7 @@ class Validated:
             if value is None:
                 continue
             better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
-            # `l_*` are BasicSR's names for losses.
-            lower = better == 'lower' or metric.startswith('l_')
+            lower = better == 'lower' or metric.startswith('l_')  # `l_*` are BasicSR's names for losses
             # a training state of an earlier version may hold nan or inf
             known = metric in best and math.isfinite(best[metric][0])
             # The latest of equal ones, as in BasicSR.

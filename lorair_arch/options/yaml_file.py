@@ -48,7 +48,6 @@ class OptionsFile(os.PathLike):
         merged: dict[str, Any] = {}
         for _, own in reversed(self.parts):
             _merge(merged, own)
-        # Its own keys first, for printing and copies.
         return {key: merged[key] for key in (*self.parts[0][1], *merged) if key != 'base'}
 
     def says(self, place: str) -> str:
@@ -87,7 +86,6 @@ def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFil
     parts: dict[str, str] = {}  # a file stands behind those that it builds on; what two build on, before both
 
     def add(file: str, above: tuple[str, ...]) -> None:
-        # By the real path: a file is read once, however it is reached.
         place = os.path.realpath(file)
         if place in above:
             raise OptionsError(f'{file}: builds on itself, expected files that do not lead back here')
@@ -200,8 +198,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TEXT, _MERGE):
                 found = f'the key {key.value!r}' if isinstance(key, yaml.ScalarNode) else 'a key'
                 raise _mistake(f'{found} is not a text, expected one (in quotes, if need be)', key)
-            # PyYAML takes the last one in silence.
-            if key.value in lines:
+            if key.value in lines:  # PyYAML takes the last one in silence
                 raise _mistake(f'the key {key.value!r} is there twice, first in line {lines[key.value]}', key)
             lines[key.value] = key.start_mark.line + 1
         return node

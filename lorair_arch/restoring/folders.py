@@ -55,13 +55,11 @@ def restore_paths(
     failures, restored, alone = list(planned.refused), 0, len(planned.jobs) == 1 and not planned.refused
     if planned.jobs:
         restorer = Restorer.from_pretrained(weights, device)
-        # Once, before the first image: else each would fail alike.
         restorer.check(degradation, tile)
     for job in tqdm(planned.jobs, desc='Restoring', unit='image', disable=len(planned.jobs) < 2):
         try:
             restored += _restore(job, restorer, degradation, tile, overwrite)
-        # The output cannot be written: no other image could be.
-        except OutputError as error:
+        except OutputError as error:  # the output cannot be written: no other image could be
             left = f'; {restored} of {len(planned.jobs)} images are restored, the same command goes on from there'
             raise OutputError(f'{error}{"" if alone else left}') from error
         except DataError as error:
@@ -98,8 +96,7 @@ def _images(count: int) -> str:
 
 def _restore(job: Job, restorer: Restorer, degradation: str, tile: int | None, overwrite: bool) -> bool:
     """Restores an image; tells whether it did, or another process has done so meanwhile."""
-    # Asked again: the plan may be hours old.
-    if not overwrite and exists(job.target):
+    if not overwrite and exists(job.target):  # asked again: the plan may be hours old
         return False
     photo, suffix = read_photo(job.source), job.target.suffix.lower()
     height, width = photo.pixels.shape[:2]

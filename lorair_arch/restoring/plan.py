@@ -19,8 +19,7 @@ from lorair_arch.files import check_folder, exists, fitting
 
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
-# PNG's own keyword for what made a file.
-_SOFTWARE = b'Software\0LoRA-IR'
+_SOFTWARE = b'Software\0LoRA-IR'  # PNG's own keyword for what made a file
 
 
 class Job(NamedTuple):
@@ -72,8 +71,7 @@ def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = 
     for job in whole.jobs:
         parts[exists(job.target) and not overwrite].append(job)
     for folder in {job.target.parent for job in parts[False]}:
-        # All folders now, not after hours: one may be read-only.
-        check_folder(folder)
+        check_folder(folder)  # all folders now, not after hours: one may be read-only
     return whole._replace(jobs=parts[False], done=parts[True])
 
 
@@ -204,8 +202,7 @@ def _named(name: str, level: int) -> str:
 
 def _folded(name: str) -> str:
     """Gives what file systems that ignore case, or how accents are written, make of a name."""
-    # Once more, as casefold may take a letter apart.
-    return normal(normal(name).casefold())
+    return normal(normal(name).casefold())  # once more, as casefold may take a letter apart
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

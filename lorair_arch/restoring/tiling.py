@@ -17,8 +17,7 @@ from lorair_arch.archs.nafblock import SpatialMean
 
 # Neighbours share an eighth of their side or more, at least so many pixels.
 _PART, _LEAST = 8, 16
-# Its multiples, modulo 1, spread evenly however many there are.
-_GOLDEN = 0.6180339887498949
+_GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
 
 
 class Span(NamedTuple):
@@ -50,8 +49,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
     Returns:
         [1, 3, H, W] on the CPU.
     """
-    # Once for all tiles, which share the image's experts.
-    net = net.runner(logits)
+    net = net.runner(logits)  # once for all tiles, which share the image's experts
     rows, columns = (place(length, tile, net.multiple) for length in image.shape[-2:])
     tiles = [(row, column) for row in rows for column in columns]
     if len(tiles) == 1:
@@ -124,7 +122,6 @@ class TileMeans:
         self._cores: tuple[slice, slice] | None = None
 
     def __enter__(self) -> TileMeans:
-        # Hooks: the network itself knows nothing of tiles.
         self._hooks = [mean.register_forward_hook(self._replace) for mean in self._all]
         return self
 
@@ -161,5 +158,4 @@ def _ramp(pixels: Tensor, start: int, stop: int) -> Tensor:
     """Rises from 0 to 1 over the middle half of what two neighbours share, from start to stop."""
     width = (stop - start) / 2
     position = (pixels + 0.5 - start - width / 2) / width
-    # sin^2 and cos^2 add up to 1.
-    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2
+    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2  # sin^2 and cos^2 add up to 1

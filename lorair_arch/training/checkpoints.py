@@ -48,7 +48,6 @@ def prune(opt: dict[str, Any], current_iter: int, kept: set[int]) -> None:
     """
     places = numbered(opt['path']['training_states']), numbered(opt['path']['models'], 'net_*_*.pth')
     files = [entry for place in places for entry in place if entry[0] <= current_iter]
-    # States count: from weights without one no training continues.
     numbers = sorted({number for number, path in files if path.suffix == '.state'})
     kept = kept.union(numbers[-opt['logger']['keep_last'] :])
     for number, path in files:  # states first: a kill between the two must not leave a state without its weights

@@ -93,8 +93,7 @@ def _other_options(opt: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
     now, before = options_of(opt), dict(state['options'])
     place, default = _TRAINABLE.get(opt['model_type'], ('', None))
     for options in (now, before):
-        # A default that is written out later is no change.
-        options.setdefault(place, default)
+        options.setdefault(place, default)  # a default that is written out later is no change
     fixed = {'model_type', place, *(key for key in now if _is_optimizer(key) and key.endswith('.type'))}
     changed = changes(before, now)
     found = {place: pair for place, pair in changed.items() if place in fixed and pair[0] is not None}
@@ -113,8 +112,7 @@ def _other_optimizer(opt: dict[str, Any], state: dict[str, Any]) -> Iterator[str
     if len(names) != 1 or len(state['optimizers']) != 1:
         return
     name, saved = names[0], state['optimizers'][0]
-    # A matrix: some optimisers keep moments of rows and columns.
-    param = torch.nn.Parameter(torch.ones(2, 2))
+    param = torch.nn.Parameter(torch.ones(2, 2))  # a matrix: some optimisers keep moments of rows and columns
     now = _optimizer(opt['train'][name], param)
     if now is None:
         return

@@ -115,8 +115,7 @@ def _shorten(opt: dict[str, Any], root: str) -> None:
     if not opt['is_train']:
         return
     opt['train']['total_iter'] = 1
-    # BasicSR's model classes skip no steps, and know no such key.
-    if opt['model_type'] in OWN_MODELS:
+    if opt['model_type'] in OWN_MODELS:  # BasicSR's model classes skip no steps, and know no such key
         opt['train']['max_bad_steps'] = 1
     # 2 is never reached: the weights at the end are all that the next file may need.
     opt['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False, 'wandb': None}

@@ -73,8 +73,7 @@ class Signals:
             self.agreed = self.received
         elif self.question:
             work, flag = self.question
-            # It was asked a step ago, and has long been answered.
-            work.wait()
+            work.wait()  # it was asked a step ago, and has long been answered
             self.agreed = int(flag)
         if self.group and not self.agreed:
             flag = torch.tensor([self.received])
@@ -157,5 +156,4 @@ def outlive_signals(worker: int) -> None:
 def _end_later(number: int, frame: FrameType | None) -> None:
     """A worker ends by itself with its loader; one that hangs must end too."""
     signal.signal(number, signal.SIG_IGN)
-    # The alarm's default ends a process, and needs no thread.
-    signal.alarm(_GRACE)
+    signal.alarm(_GRACE)  # the alarm's default ends a process, and needs no thread

@@ -60,7 +60,6 @@ class Progress:
 
         What is left of an epoch when it does not fill a step is dropped, as the loaders do.
         """
-        # `first`: steps in what was left of the first epoch.
         steps, first = iteration - self.iteration, (self.samples - self.start) // self.step
         if steps < first:
             return self.epoch, self.start + steps * self.step

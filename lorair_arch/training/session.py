@@ -117,7 +117,6 @@ def set_seed(opt: dict[str, Any], default: int | None = None) -> None:
     if opt['manual_seed'] is None:
         # 1 to 10000 as in BasicSR.
         opt['manual_seed'] = from_first(random.randint(1, 10000) if default is None else default)
-    # Each process its own numbers, as in BasicSR.
     set_random_seed(opt['manual_seed'] + opt['rank'])
     for dataset_opt in opt['datasets'].values():
         if issubclass(DATASET_REGISTRY.get(dataset_opt['type']), AllInOneDataset):

@@ -161,8 +161,7 @@ class Training:
             consumed = datetime.timedelta(seconds=int(time.time() - start))
             logger.info(f'End of training. Time consumed: {consumed}')
             to_file('Save the latest model.')
-            # -1 are BasicSR's words for net_*_latest.pth.
-            self.save(-1, -1)
+            self.save(-1, -1)  # -1 are BasicSR's words for net_*_latest.pth
             # Once: BasicSR validates a second time at the end, also where the last iteration just was.
             self.validate(self.total, due=True)
 
@@ -206,7 +205,6 @@ class Training:
             return
         self.saved = iteration
         if self.opt['rank'] == 0 and self.opt['logger'].get('keep_last'):
-            # Only now that the newer one is on the disk.
             checkpoints.prune(self.opt, iteration, {self.resumed} | checkpoints.best_iterations(self.model))
 
     def validate(self, iteration: int, due: bool = False) -> None:

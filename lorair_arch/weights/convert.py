@@ -56,7 +56,6 @@ def convert(
     check_weights_output(output, overwrite, files.values(), to)
     weights = _only(files)
     options = weights.options()
-    # Names and shapes are all that the check needs: no memory, no initialisation.
     with torch.device('meta'):
         net = build(weights)
     base = [key for key in net.state_dict() if not key.endswith(('lora_A', 'lora_B'))]

@@ -17,7 +17,6 @@ import torch
 from lorair_arch.errors import CheckpointError, unsafe_pickle
 from lorair_arch.files import cannot_write, writing
 
-# What people hand over by mistake: downloads, pictures, pointers in place of large files.
 _MAGIC = {
     b'\x89PNG': 'a PNG image',
     b'\xff\xd8\xff': 'a JPEG image',
@@ -57,8 +56,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f'{path} is empty (0 bytes): copy or download it again')
     if head[5:9] == b'\0\0\0{':  # 8 bytes of length, little-endian, then a JSON header
         return _load_safetensors(path)
-    # PyTorch's files since 1.6 are zip archives.
-    if head.startswith(b'PK'):
+    if head.startswith(b'PK'):  # PyTorch's files since 1.6 are zip archives
         _check_zip(path)
     elif head[:1] != b'\x80':  # a pickle of protocol 2 or later: PyTorch before 1.6
         raise CheckpointError(f'{path} seems to be {_guess(head)}, {_WANTED}')

@@ -37,7 +37,6 @@ def state_dict_of(path: str | os.PathLike, param_key: str = 'params') -> tuple[S
     """
     loaded = load_file(path)
     meta = loaded.get('lorair')
-    # BasicSR's keys, and that of many other projects.
     keys = [key for key in (param_key, 'params', 'params_ema', 'state_dict') if isinstance(loaded.get(key), dict)]
     if keys and keys[0] != param_key:
         logging.getLogger('basicsr').info(f'{path} has no {param_key!r}: {keys[0]!r} is used')
@@ -108,8 +107,7 @@ def check_fit(
             f'{path} does not fit {type(net).__name__}: it seems to hold {describe(state_dict)}; {"; ".join(problems)}'
         )
     for key, value in state_dict.items():
-        # Last, as it reads every number.
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value).all():  # last, as it reads every number
             raise CheckpointError(f'{path} holds infinite or undefined numbers in {key}: its training has diverged')
 
 

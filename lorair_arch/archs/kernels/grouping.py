@@ -150,8 +150,7 @@ def _grad_factors(
     return grad_a.to(a.dtype).mul_(scale), grad_b.to(b.dtype).mul_(scale)
 
 
-# For types alone: experts.py imports this file.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for types alone: experts.py imports this file
     from lorair_arch.archs.experts import Routing
 
 # Up to this many pixels for each channel a level keeps its batch together. With 4 crops of 128 pixels, a step that

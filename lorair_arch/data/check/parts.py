@@ -130,8 +130,7 @@ class Finder:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        # None: it cannot be opened, which has been said once.
-        self._stores: dict[str, Store | None] = {}
+        self._stores: dict[str, Store | None] = {}  # None: it cannot be opened, which has been said once
 
     def parts(self, options: Mapping[str, Any]) -> list[Part]:
         """Finds the parts of a data set from its options."""

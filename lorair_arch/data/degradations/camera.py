@@ -60,14 +60,12 @@ def camera_noise(
         read: standard deviation of the signal-independent noise in 8-bit levels (0 to 255), in linear light.
         quality: quality of the JPEG, whole numbers from 1 to 100.
     """
-    # 2.2: the usual approximation of sRGB's curve.
-    light = np.power(image, np.float32(2.2))
+    light = np.power(image, np.float32(2.2))  # 2.2: the usual approximation of sRGB's curve
     gains = np.array([rng.uniform(1.4, 2.4), 1, rng.uniform(1.4, 2.4)], np.float32)  # white balance of daylight
     variance = np.float32(rng.uniform(*shot)) * light * gains + (np.float32(rng.uniform(*read) / 255) * gains) ** 2
     grain = np.sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32)
     seen = np.zeros_like(image)
-    # Bayer's pattern, RGGB.
-    seen[::2, ::2, 0], seen[1::2, 1::2, 2] = grain[::2, ::2, 0], grain[1::2, 1::2, 2]
+    seen[::2, ::2, 0], seen[1::2, 1::2, 2] = grain[::2, ::2, 0], grain[1::2, 1::2, 2]  # Bayer's pattern, RGGB
     seen[::2, 1::2, 1], seen[1::2, ::2, 1] = grain[::2, 1::2, 1], grain[1::2, ::2, 1]
     for channel, kernel in enumerate((_RED_BLUE, _GREEN, _RED_BLUE)):
         light[..., channel] += cv2.filter2D(seen[..., channel], -1, kernel, borderType=cv2.BORDER_REFLECT)

@@ -26,8 +26,7 @@ def prepare(kind: str, path: str) -> None:
             plugin = importlib.import_module(module)
         except ImportError as error:
             raise DataError(f"'{path}' is read with the package {module}: pip install 'lorair[{extra}]'") from error
-        # The other plugin registers itself when it is imported.
-        if kind == 'HEIF':
+        if kind == 'HEIF':  # the other plugin registers itself when it is imported
             plugin.register_heif_opener()
 
 

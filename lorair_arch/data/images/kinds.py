@@ -26,8 +26,7 @@ _STARTS = {
     b'\x89PNG\r\n\x1a\n': 'PNG',
     b'II*\0': 'TIFF',
     b'MM\0*': 'TIFF',
-    # BigTIFF, with offsets of 64 bits.
-    b'II+\0': 'TIFF',
+    b'II+\0': 'TIFF',  # BigTIFF, with offsets of 64 bits
     b'MM\0+': 'TIFF',
     b'GIF8': 'GIF',
     b'BM': 'BMP',
@@ -94,8 +93,7 @@ def kind_of(content: bytes | memoryview, path: str) -> str:
     # Many raw files are TIFF files to look at: Canon's say CR, of others the suffix alone tells.
     if kind == 'raw' or (kind == 'TIFF' and head[8:10] == b'CR') or path.lower().endswith(RAW_SUFFIXES):
         kind = RAW
-    # Formats are names, refusals begin with an article.
-    if kind.startswith('a'):
+    if kind.startswith('a'):  # formats are names, refusals begin with an article
         raise DataError(f"'{path}' is {kind}")
     return kind
 
@@ -117,8 +115,7 @@ def jpeg_header(content: bytes | memoryview) -> Header:
     header, at = Header(), 2
     while found := _MARKER.search(content, at):
         marker, at = content[found.start() + 1], found.end()
-        # EOI, the end of the image.
-        if marker == 0xD9:
+        if marker == 0xD9:  # EOI
             return header._replace(whole=True)
         # SOF0 to SOF15, the frame; among their numbers are DHT, JPG and DAC.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 8 <= len(content):
@@ -139,8 +136,7 @@ def png_header(content: bytes | memoryview) -> Header:
         # The control chunk of an animation begins with the number of its frames.
         if name == b'acTL' and length == 8:
             header = header._replace(frames=struct.unpack_from('>I', content, at + 8)[0])
-        # Length, name and checksum have four bytes each.
-        at += 12 + length
+        at += 12 + length  # length, name and checksum have four bytes each
     return header._replace(whole=name == b'IEND' and at <= len(content))
 
 

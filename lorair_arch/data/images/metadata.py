@@ -82,8 +82,7 @@ def with_exif(photo: Photo, exif: Image.Exif | None) -> Photo:
             if (tag <= _LAST_OF_TIFF and tag not in _DESCRIPTIVE) or tag in _OTHER_DATA:
                 del exif[tag]
         if Base.Orientation in exif:
-            # The pixels are upright now: viewers would turn them once more.
-            exif[Base.Orientation] = 1
+            exif[Base.Orientation] = 1  # the pixels are upright now: viewers would turn them once more
         camera = exif.get_ifd(IFD.Exif) if IFD.Exif in exif else {}  # asked for, Pillow would make one
         for tag, side in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
             if tag in camera:

@@ -113,8 +113,7 @@ def from_pillow(image: Image.Image, path: str) -> Photo:
     mode = image.mode
     if mode in ('CMYK', 'LAB'):
         return _to_srgb(image, image.info.get('icc_profile'))
-    # Before `convert`, which would cut them at 255.
-    if mode in ('I', 'F') or mode.startswith('I;16'):
+    if mode in ('I', 'F') or mode.startswith('I;16'):  # before `convert`, which would cut them at 255
         return _deep(np.asarray(image), path)
     if 'transparency' in image.info:  # one colour, or the colours of a palette
         wanted = 'LA' if mode in ('1', 'L') else 'RGBA'

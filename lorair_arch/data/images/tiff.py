@@ -87,8 +87,7 @@ def _decode(page: TiffPage, path: str) -> Photo:
             notes = ('a channel that is neither colour nor alpha is left out',)
     photo = _in_rgb(channels[..., :colour_count], page, path)
     pixels = photo.pixels
-    # Associated: the file has its colours multiplied with alpha.
-    if alpha is not None and associated:
+    if alpha is not None and associated:  # associated: the file has its colours multiplied with alpha
         pixels = undo_multiplication(pixels.reshape(*alpha.shape, -1), alpha).reshape(pixels.shape)
     return photo._replace(pixels=pixels, alpha=alpha, notes=photo.notes + notes)
 
@@ -100,8 +99,7 @@ def _in_rgb(values: np.ndarray, page: TiffPage, path: str) -> Photo:
         # TIFF keeps its palettes in 16 bits.
         return Photo((page.colormap >> 8).astype(np.uint8).T[values[..., 0]])
     if kind == PHOTOMETRIC.MINISWHITE:
-        # 0 is white, as ink on paper.
-        return Photo(np.iinfo(values.dtype).max - values[..., 0])
+        return Photo(np.iinfo(values.dtype).max - values[..., 0])  # 0 is white, as ink on paper
     if kind == PHOTOMETRIC.MINISBLACK:
         return Photo(values[..., 0])
     if kind in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):

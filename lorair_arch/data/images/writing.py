@@ -97,8 +97,7 @@ def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
         struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
         for name, data in chunks.items()
     )
-    # iCCP must stand before the pixels.
-    return png[:PNG_HEADER] + more + png[PNG_HEADER:]
+    return png[:PNG_HEADER] + more + png[PNG_HEADER:]  # iCCP must stand before the pixels
 
 
 def _parts(photo: Photo, suffix: str) -> Photo:
@@ -150,8 +149,7 @@ def _tiff(photo: Photo) -> bytes:
         273: 0, 277: count, 278: height, 279: len(strip), 284: 1, 317: 2,
     }  # fmt: skip
     if photo.alpha is not None:
-        # 2: alpha with which the colours are not multiplied.
-        layout[338] = 2
+        layout[338] = 2  # 2: alpha with which the colours are not multiplied
     if photo.icc:
         layout[34675] = photo.icc
     for tag, value in layout.items():
