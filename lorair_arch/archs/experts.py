@@ -125,8 +125,8 @@ def _scaled(values: Tensor | None, layer_scale: Tensor | None, dims: int = 0) ->
     """Scales weights, which have so many dimensions after that of the outputs, in place of the features.
 
     No pass over the features, and none is kept for the gradient: otherwise a step that trains the experts alone takes
-    1.08 times as long, restoring one image with the plain network 1.0 to 1.14 times. With merged experts it costs
-    nothing to speak of.
+    1.08 times as long, restoring one image with the plain network 1.0 to 1.14 times. With experts merged in
+    inference it costs nothing to speak of.
     """
     if layer_scale is None or values is None:
         return values
@@ -181,8 +181,7 @@ class ExpertConv2d(nn.Conv2d):
         """Gives the factors of N mixtures of k experts, stacked along the rank, with the gates in A.
 
         Args:
-            index: [N, k].
-            gates: [N, k].
+            index, gates: [N, k].
 
         Returns:
             A, [N, k * rows, in * kernel], and B, [N, out / groups * kernel, k * rows].

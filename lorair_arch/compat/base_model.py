@@ -33,9 +33,8 @@ def mend() -> None:
 
 @functools.wraps(_init)
 def init(model: BaseModel, opt: dict[str, Any]) -> None:
-    """BasicSR takes every GPU for one of CUDA's."""
+    """BasicSR sets 'cuda' for every `num_gpu` but 0; Apple's GPU is 'mps'."""
     _init(model, opt)
-    # BasicSR has set 'cuda' for every `num_gpu` but 0; Apple's GPU is 'mps'.
     model.device = torch.device(device_name(opt['num_gpu']))
 
 

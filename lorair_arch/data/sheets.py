@@ -43,8 +43,7 @@ def comparison_sheet(
     """Draws rows of images under the names of their columns.
 
     Args:
-        title: Large, at the top.
-        subtitle: Small, below the title.
+        title, subtitle: Large at the top, and small below it.
         columns: Names of the columns.
         rows: The rows, each with one image for each column.
         cell: Width of an image on the sheet in pixels; all other measures follow from it.

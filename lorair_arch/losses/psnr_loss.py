@@ -24,8 +24,7 @@ class PSNRLoss(nn.Module):
         """Compares restored images with their ground truth.
 
         Args:
-            pred: [B, C, H, W], in [0, 1].
-            target: The same shape and range.
+            pred, target: [B, C, H, W], in [0, 1].
 
         Returns:
             A scalar, at least -80 * loss_weight (the floor of 1e-8).

@@ -67,8 +67,7 @@ class StageModel(Validated, BaseModel):
         """Loads weights of any known format into a network; keys and shapes must fit exactly.
 
         Args:
-            net: The network.
-            load_path: File of weights.
+            net, load_path: The network, and the file of weights.
             strict: Part of BasicSR's interface; never loosened here.
             param_key: `params` or `params_ema`.
             missing: Ends of the names of tensors that the file may lack.

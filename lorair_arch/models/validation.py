@@ -45,9 +45,7 @@ def place_of(opt: Mapping[str, Any], dataset: str, name: str, current_iter: int 
     """Gives the file of a restored image, in BasicSR's layout.
 
     Args:
-        opt: All options.
-        dataset: Name of the data set.
-        name: See `name_of`.
+        opt, dataset, name: All options, the name of the data set, and that of the image, see `name_of`.
         current_iter: Iteration of the training; not used in tests.
 
     Returns:

@@ -38,9 +38,7 @@ def restore_paths(
             the same name, with their own suffix before it. For one image also the name of a file; its suffix says the
             format.
         weights: See `Restorer.from_pretrained`.
-        tile: See `Restorer`.
-        device: See `Restorer`.
-        degradation: See `Restorer`.
+        tile, device, degradation: See `Restorer`.
         overwrite: Whether results replace files that exist. An image of the input is never replaced.
 
     Raises:

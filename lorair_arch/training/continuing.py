@@ -64,9 +64,7 @@ def check_continuable(opt: dict[str, Any], state: dict[str, Any], path: str, net
     """Compares options with a training state before anything is built.
 
     Args:
-        opt: The options.
-        state: The state.
-        path: Its file.
+        opt, state, path: The options, the state and its file.
         networks: The folder of the weights that were saved along.
 
     Raises:

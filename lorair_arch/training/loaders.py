@@ -69,8 +69,7 @@ def build_val_loader(opt: dict[str, Any], dataset_opt: dict[str, Any], most: int
     """Builds the loader of a validation or test set: one image a batch, in order.
 
     Args:
-        opt: All options.
-        dataset_opt: Those of the set.
+        opt, dataset_opt: All options, and those of the set.
         most: Images that this process reads at most; None: all that it is to read.
     """
     dataset = build_dataset(dataset_opt)

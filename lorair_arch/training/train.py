@@ -65,8 +65,7 @@ class Training:
     """One training: what it needs is made first, then it `run`s; what is done in a step and around it follows.
 
     Args:
-        opt: All options.
-        file: Where they were read.
+        opt, file: All options, and where they were read.
         signals: End the training after a step.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Weights: recognising, loading, converting; and the zoo, those that come with the package, each a folder in `zoo/`.
 
-`scripts/train_zoo.sh` makes the weights of the zoo; MODEL_CARD.md says of what, how, and how good they are.
+`scripts/train_zoo.sh` makes the weights of the zoo; none are shipped yet.
 """
 
 from __future__ import annotations

@@ -63,8 +63,7 @@ def spread(x: Tensor, height: int, width: int, rows: slice = slice(None)) -> Ten
 
     Args:
         x: Local means; a global mean, [B, C, 1, 1], stays as it is, and so does what has the size already.
-        height: See above.
-        width: See above.
+        height, width: See above.
         rows: Gives these rows of the result alone: with all of them, the means would once more exist in full size.
     """
     if x.shape[2:].numel() == 1 or x.shape[2:] == (height, width):

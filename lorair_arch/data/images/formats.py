@@ -34,8 +34,7 @@ def deep_pixels(image: Image.Image, content: bytes | memoryview, path: str) -> n
     """Gives all bits of an image that has more than 8 of them.
 
     Args:
-        image: what Pillow makes of it.
-        content: the file.
+        image, content: what Pillow makes of it, and the file.
         path: its name, for messages.
 
     Returns:
