@@ -141,7 +141,6 @@ class Section(Spec):
         for key, spec in self.keys.items():
             if spec.required and key not in value:
                 counted(_inside(where, key), f'missing, expected {spec.expected}')
-        # Only of sound parts: it may compare them without asking for their types.
         if self.also and not mistakes:
             self.also(found, lambda key, what: report(_inside(where, key), what))
         return found

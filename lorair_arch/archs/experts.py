@@ -102,8 +102,7 @@ def route(logits: Tensor, top_k: int) -> tuple[Routing, Tensor]:
     top, index = logits.topk(top_k, dim=1)
     chosen = list(range(len(index)))  # two images never share gates that are real numbers
     if top_k == 1:
-        # Here the device is waited for: `split` needs numbers of Python. No layer asks again.
-        chosen = index.flatten().tolist()
+        chosen = index.flatten().tolist()  # waits for the device, once: `split` needs numbers of Python
     sizes = tuple(chosen.count(group) for group in sorted(set(chosen)))
     # Neighbours, so that every layer gets the images of a group by `split`: views, no copies.
     order = torch.tensor(sorted(range(len(chosen)), key=chosen.__getitem__), device=logits.device)
@@ -158,8 +157,7 @@ class ExpertConv2d(nn.Conv2d):
         """x [B, in, H, W] -> [B, out, H', W'].
 
         Args:
-            x: Features.
-            experts: Those of each image.
+            x, experts: Features, and the experts of each image.
             layer_scale: Scales the output channels of a 1x1 convolution if given, [1, out, 1, 1].
         """
         if layer_scale is not None and not kernels.enabled('layer_scale'):
@@ -190,7 +188,6 @@ class ExpertConv2d(nn.Conv2d):
         a, b = (factor.index_select(0, index.flatten()) for factor in (self.lora_A, self.lora_B))
         if index.shape[1] == 1:  # the gate of a single expert is 1
             return a, b
-        # Gates in A and ranks side by side: one product then gives the sum over the experts.
         a = (a * gates.view(-1, 1, 1)).view(len(index), -1, a.shape[2])
         return a, b.unflatten(0, index.shape).transpose(1, 2).flatten(2)
 
@@ -284,11 +281,9 @@ class Merging(nn.Module):
         expert = group.index[0].item()
         # nn.Module.parameters() looks for duplicates, which takes as long again
         params = (p for module in self.modules() for p in module._parameters.values() if p is not None)
-        # The version counts changes in place, as by an optimiser; the address tells other memory, as after `to`.
-        # Tensors of inference mode count nothing.
+        # Changes in place count in the version, other memory in the address; tensors of inference mode count nothing.
         state = tuple((p.data_ptr(), None if p.is_inference() else p._version) for p in params)
-        # Taken out and put back at the end: a dict keeps the order in which networks were used.
-        kept, net = self._merged.pop(expert, (None, None))
+        kept, net = self._merged.pop(expert, (None, None))  # put back below: a dict keeps the order of use
         self._merged[expert] = (state, net if kept == state else self._merge(group))
         while len(self._merged) > _KEPT_NETWORKS:  # the one not used for the longest time
             del self._merged[next(iter(self._merged))]
