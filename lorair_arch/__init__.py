@@ -11,6 +11,7 @@ from lorair_arch import compat
 __version__ = '0.1.0'
 __all__ = ['Restorer', 'register']
 
+# Here, so that no order of imports matters; it imports nothing heavy itself.
 compat.install()
 
 
@@ -20,6 +21,6 @@ def register() -> None:
 
 
 def __getattr__(name: str):
-    if name == 'Restorer':
+    if name == 'Restorer':  # not at the top: it needs PyTorch, and --help does not
         return import_module(f'{__name__}.restoring.restorer').Restorer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -33,6 +33,7 @@ def basicsr(argv: Sequence[str] | None = None) -> int:
     ):
         verb = _add(verbs, name, what, example, lambda args, name=name: _run_files(name, args))
         what = 'options files, run one after another'
+        # One dash, as BasicSR's own.
         verb.add_argument('-opt', type=expanduser, nargs='+', required=True, metavar='FILE', help=what)
         launchers = ('none', 'pytorch', 'slurm')
         verb.add_argument('--launcher', choices=launchers, default='none', help='what starts the processes')
@@ -73,7 +74,7 @@ def load_plugins() -> None:
     try:
         import basicsr  # noqa: F401
     except ModuleNotFoundError as error:
-        if error.name != 'basicsr':
+        if error.name != 'basicsr':  # BasicSR is there, and lacks something itself
             raise
         raise LoRAIRError(
             'training and testing need BasicSR, which is not installed: pip install basicsr (Python 3.10 to 3.12)'
@@ -100,16 +101,17 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     except Interrupted as stop:  # which has been logged
         return stop.code
     except LoRAIRError as error:
+        # A launcher shows the output of all processes: what all raise is said once.
         if not error.everywhere or os.environ.get('RANK', '0') == '0':
             sys.stderr.writelines(f'error: {line}\n' for line in sentence(error).splitlines())
         return 2
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
-        return 130
+        return 130  # 128 + SIGINT, as shells have it
 
 
 def _parser(description: str, examples: str) -> argparse.ArgumentParser:
-    module = Path(sys.argv[0]).name == '__main__.py'
+    module = Path(sys.argv[0]).name == '__main__.py'  # argparse would call the program __main__.py
     return argparse.ArgumentParser(
         prog='python -m lorair_arch' if module else None, description=description, **_formatted(examples)
     )

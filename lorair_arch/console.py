@@ -29,6 +29,7 @@ class ConsoleHandler(logging.Handler):
 
         message = record.getMessage().rstrip()
         prefix = '' if record.levelno <= logging.INFO else f'{record.levelname.lower()}: '
+        # It moves bars out of the way; stdout is for what pipes are to get.
         tqdm.write(prefix + message, file=sys.stderr)
 
 
@@ -43,6 +44,7 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.failed:
             self.failed = True
+            # Straight to the console: through the logger it would come here again.
             text = f'{self.baseFilename} cannot be written, training goes on: {error.strerror}'
             level = {'levelno': logging.WARNING, 'levelname': 'WARNING'}
             ConsoleHandler().emit(logging.makeLogRecord({'msg': text, **level}))
@@ -53,6 +55,7 @@ class LogFile(logging.FileHandler):
 
 
 def _wanted(record: logging.LogRecord) -> bool:
+    # BasicSR logs all at the same level: the function is all that tells its messages apart.
     return record.levelno > logging.INFO or record.funcName not in _FILE_ONLY
 
 
@@ -61,6 +64,7 @@ def to_console(level: int = logging.INFO) -> None:
     # OpenCV would write of damaged images too, without their paths; it reads this when it is imported.
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
     for name in _LOGGERS:
+        # No propagation: the root logger of a notebook would print each line again.
         _set(logging.getLogger(name), [ConsoleHandler(level)], level, propagate=False)
 
 
@@ -100,6 +104,7 @@ def session(rank: int = 0, level: int = logging.INFO) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (*_LOGGERS, 'py.warnings')]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     to_console(level if rank == 0 else logging.ERROR)
+    # CRITICAL + 1: no record flushes it of itself, as long as there is no file.
     memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     loggers[-1].propagate = False
     for logger in loggers:

@@ -42,9 +42,11 @@ def synchronize() -> None:
 def has_bf16(kind: str) -> bool:
     """Tells whether a kind of device computes in bfloat16 by itself; emulation takes many times as long as float32."""
     if kind == 'cuda':
+        # PyTorch counts emulation as support unless it is told not to.
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == 'mps':
         return torch.backends.mps.is_macos_or_newer(14, 0)
+    # On a CPU with AVX2 alone, a step in bf16 took 14 to 18 times as long as one in float32.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -74,6 +76,7 @@ def compile_training(net: nn.Module) -> None:
     # with the forward pass, so that a failure does not come in the middle of a step
     config.force_non_lazy_backward_lowering = True
     plain = net.forward
+    # Crops have one size, for which the code is made; else a second size makes code for any.
     compiled = torch.compile(plain, dynamic=False)
 
     def forward(*args: Any) -> Any:
@@ -88,6 +91,7 @@ def compile_training(net: nn.Module) -> None:
             _give_up(f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}')
         return plain(*args)
 
+    # On the instance: `torch.compile(net)` would put _orig_mod before the names of all weights.
     net.forward = forward
 
 

@@ -70,6 +70,7 @@ def sentence(error: BaseException) -> str:
 
 def unsafe_pickle(path: str | os.PathLike, error: Exception) -> CheckpointError:
     """Says that PyTorch refused to unpickle a file of weights, as `error` of `weights_only=True` tells."""
+    # PyTorch names what the pickle calls for: it tells whether to trust the file.
     found = re.search(r'GLOBAL (\S+)', str(error))
     what = f' (it calls for {found[1]})' if found else ''
     return CheckpointError(

@@ -54,11 +54,12 @@ def writing(path: str | os.PathLike[str], check: Callable[[Path], None] | None =
         with temporary.open('x+b') as file:
             yield file
             file.flush()
+            # Before the rename: else a power cut can leave the new name with nothing in it.
             os.fsync(file.fileno())
             _forget_cached(file.fileno())
         if check:
             check(temporary)
-        os.replace(temporary, path)
+        os.replace(temporary, path)  # atomic within a file system, hence the same folder
         _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it has its name, or was never made
@@ -127,6 +128,7 @@ def exists(path: str | os.PathLike[str]) -> bool:
 def check_folder(folder: str | os.PathLike[str]) -> None:
     """Raises an OutputError if files cannot be written into a folder, or if it cannot be made."""
     there = Path(folder)
+    # The folder may have to be made: what counts is the first one above it that is there.
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
@@ -194,6 +196,7 @@ def decode(content: bytes | memoryview, errors: str = 'strict') -> str:
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
         raise ValueError(f'is not a text in UTF-8 (line {line})') from error
+    # UTF-16 of plain letters decodes as UTF-8, with a NUL beside each.
     if '\0' in text:
         line = text.count('\n', 0, text.index('\0')) + 1
         raise ValueError(f'is not a text in UTF-8 (a NUL in line {line}: UTF-16 without its byte order mark, maybe)')
@@ -208,6 +211,7 @@ def read_text(path: str | os.PathLike) -> str:
         OSError: It cannot be read.
     """
     try:
+        # As `open` does: Windows' line ends become \n.
         return io.StringIO(decode(Path(path).read_bytes()), newline=None).read()
     except ValueError as error:
         raise DataError(f"'{path}' {error}; save it as UTF-8") from error
@@ -215,6 +219,7 @@ def read_text(path: str | os.PathLike) -> str:
 
 def open_text(file: str | os.PathLike, mode: str = 'r', **kwargs) -> IO:
     """Takes the place of `open` in BasicSR's modules: texts are UTF-8 there as well."""
+    # Only what BasicSR opens as plain text is decoded here; whoever gives an encoding means it.
     if mode == 'r' and not kwargs:
         return io.StringIO(read_text(file))
     return open(file, mode, **kwargs if 'b' in mode else {'encoding': 'utf-8', **kwargs})

@@ -46,6 +46,7 @@ def checks_options(spec: Section) -> Callable[[Callable], Callable]:
     def decorate(constructor: Callable) -> Callable:
         @functools.wraps(constructor)
         def check_first(self: Any, *args: Any, **kwargs: Any) -> None:
+            # Bound first: arguments by place get the names that the description knows.
             given = inspect.signature(constructor).bind(self, *args, **kwargs).arguments
             constructor(self, **checked(spec, {key: given[key] for key in list(given)[1:]}))
 
@@ -60,6 +61,7 @@ class Spec:
 
     required: bool = False
     null: bool = False
+    # Without a type it is no field of the dataclass, and subclasses may compute it.
     expected = 'a mapping'
 
     def check(self, value: Any, where: str, report: Report) -> Any:
@@ -123,6 +125,7 @@ class Section(Spec):
         if not isinstance(value, Mapping):
             report(where, f'found {show(value)}, expected {self.expected}')
             return value
+        # A copy: what a constructor was given stays as it was, though `also` may fill in.
         found, mistakes = dict(value), []
 
         def counted(place: str, what: str) -> None:
@@ -191,6 +194,7 @@ class Typed(Spec):
 
 def takes(cls: Callable) -> Section:
     """Describes what a class takes: the `OPTIONS` beside its constructor or, if there are none, what that tells."""
+    # Beside the constructor itself: a subclass with one of its own takes other arguments.
     owner = next((base for base in getattr(cls, '__mro__', ()) if '__init__' in vars(base)), cls)
     own = vars(owner).get('OPTIONS')
     return own if isinstance(own, Section) else call(cls)
@@ -215,7 +219,7 @@ def call(function: Callable, skip: Iterable[str] = (), known: Mapping[str, Spec]
 
 def like(default: Any) -> Spec:
     """Describes values of the type of a default, as far as it tells."""
-    if isinstance(default, bool):
+    if isinstance(default, bool):  # before numbers, for bool is one in Python
         return boolean()
     if is_number(default):
         return number()
@@ -245,6 +249,7 @@ def folder_name(**options: Any) -> Value:
 
 def one_of(*choices: Any, **options: Any) -> Value:
     return Value(
+        # `is`, for 1 == True in Python.
         accepts=lambda value: any(value is c or (isinstance(c, str) and value == c) for c in choices),
         expected=' or '.join(map(str, choices)).replace('True', 'true'),
         **options,
@@ -287,7 +292,7 @@ def _is_folder_name(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Tells whether a value is a number with which float32 can compute; true and false are none."""
     if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) < 2**63
+        return not isinstance(value, bool) and abs(value) < 2**63  # PyTorch's integers have 64 bits
     return isinstance(value, float) and abs(value) < 1e30
 
 

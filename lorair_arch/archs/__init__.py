@@ -11,6 +11,7 @@ def network_class(name: str) -> type:
     Raises:
         KeyError: There is none of this name.
     """
+    # Not by BasicSR's registry alone: restoring must work where BasicSR is not installed.
     if name in _OWN:
         return getattr(import_module(f'{__name__}.{_OWN[name]}'), name)
     try:

@@ -37,6 +37,7 @@ def device_views(lq: Tensor, size: int, grid: int) -> Tensor:
     high = F.interpolate(images, (grid * size, grid * size), mode='bicubic', antialias=True)
     crops = high.unflatten(3, (grid, size)).unflatten(2, (grid, size))  # [B, 3, g, s, g, s]
     views[:, 1:].unflatten(1, (grid, grid)).copy_(crops.permute(0, 2, 4, 1, 3, 5))
+    # Bicubic interpolation overshoots at edges; 8 bits saturate by themselves.
     return views.div_(255) if on_cpu else views.clamp_(0, 1)
 
 
@@ -107,11 +108,13 @@ class DegradationRouter(nn.Module):
         self.prior_mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, self.prior_dim), nn.GELU())
         self.head = nn.Linear(self.prior_dim, num_degradations)
         for name in ('mean', 'std'):
+            # Constants: not among the weights, where official files have none either.
             value = torch.tensor(getattr(open_clip, f'OPENAI_DATASET_{name.upper()}')).view(3, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
     def train(self, mode: bool = True) -> DegradationRouter:
         """Sets the mode; a frozen CLIP stays in evaluation mode."""
+        # `train()` reaches into all modules: an encoder that drops patches would give other embeddings each time.
         super().train(mode)
         if self.freeze_clip:
             self.clip.eval()
@@ -136,8 +139,10 @@ class DegradationRouter(nn.Module):
         """Gives logits [B, E] and prior [B, P] of views [B, 1 + g * g, 3, s, s]; see `views`."""
         if self.grid == 1:
             views = views[:, 1:]  # both show the whole image: once is enough
+        # No gradients through a frozen CLIP: what its layers compute of five views need not be kept.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_clip):
             embedding = self.clip(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        # As they are projected: CLIP scales them to length 1 only to compare them with texts.
         low, high = embedding[:, 0], embedding[:, -(self.grid**2) :].mean(dim=1)
         prior = self.prior_mlp(torch.cat([low, high], dim=1))
         return self.head(prior), prior
@@ -154,6 +159,7 @@ def _load_clip(name: str, pretrained: str) -> nn.Module:
     try:
         return open_clip.create_model(name, pretrained=pretrained).visual
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        # Empty for a local file: then the file is to blame, else the network.
         source = open_clip.get_pretrained_cfg(name, pretrained)
         if not source and isinstance(error, pickle.UnpicklingError):
             raise unsafe_pickle(pretrained, error) from error

@@ -19,6 +19,7 @@ class PriorMLP(nn.Sequential):
     """What all levels share of the way from the prior to their modulation: two layers, GELU after each."""
 
     def __init__(self, prior_dim: int, lora: ExpertSettings | None) -> None:
+        # 1x1 convolutions in place of linear layers, as in the release: so the prior's way has experts too.
         first, second = (make_conv(prior_dim, prior_dim, 1, lora) for _ in range(2))
         super().__init__(first, nn.GELU(), second, nn.GELU())
 
@@ -113,6 +114,7 @@ class LoRAIR(Merging):
         self.encoders = nn.ModuleList(stage(i, num, prior_dim) for i, num in enumerate(enc_blk_nums))
         self.downs = nn.ModuleList(make_conv(c, 2 * c, 2, experts, stride=2) for c in channels[:-1])
         self.middle = stage(levels, middle_blk_num, prior_dim)
+        # Without bias as in NAFNet: PixelShuffle makes four pixels of it, of half the channels.
         self.ups = nn.ModuleList(make_conv(c, 2 * c, 1, experts, bias=False) for c in reversed(channels[1:]))
         self.decoders = nn.ModuleList(stage(levels - 1 - i, num) for i, num in enumerate(dec_blk_nums))
         self.ending = make_conv(width, img_channel, 3, experts, padding=1)
@@ -134,13 +136,16 @@ class LoRAIR(Merging):
             return net(lq, prior)
         if self.num_experts is None:
             return self._restore(lq, prior)
+        # Chosen once, here: the gates of an image are the same in all layers (section 3.3).
         experts, order = route(logits, self.top_k)
         run = self.run_merged if self.merges() else self._restore
         return run(lq[order], prior[order], experts)[order.argsort()]
 
     def _restore(self, lq: Tensor, prior: Tensor, experts: Routing | None = None) -> Tensor:
         height, width = lq.shape[-2:]
+        # Zeros on the right and at the bottom, as NAFNet: trained weights expect these borders.
         image = F.pad(lq, (0, -width % self.multiple, 0, -height % self.multiple))
+        # All that follows stays so: layer norm and 1x1 convolutions find the channels of a pixel side by side.
         image = image.contiguous(memory_format=torch.channels_last)
         prior = self.prior_mlp(prior, experts)
         x, skips = Groups([image], experts).run(self.intro), []
@@ -152,6 +157,7 @@ class LoRAIR(Merging):
         for up, decoder in zip(self.ups, self.decoders):
             x = skips.pop().add_upsampled(up, x)  # gives the smaller features free before the decoder runs
             x = x.run(decoder)
+        # The network learns what is to be added to its input, as NAFNet.
         return (x.run(self.ending).whole() + image)[..., :height, :width]
 
     def _check_input(self, lq: Tensor, prior: Tensor, logits: Tensor | None) -> None:

@@ -16,6 +16,7 @@ from lorair_arch.archs.kernels.strips import in_strips
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of [B, C, H, W]; with channels_last memory it moves no data."""
 
+    # NAFNet's eps; PyTorch's default is 1e-5.
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
@@ -23,7 +24,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
+        x = x.permute(0, 2, 3, 1)  # PyTorch's own layer norm takes the last axes alone
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
@@ -53,8 +54,9 @@ class PoolWindow(NamedTuple):
         return tuple(min(self._side(train), size) for train, size in zip(self.train_size, (height, width)))
 
     def _side(self, train: int) -> int:
+        # The network pads crops as well.
         features = -(-train // self.multiple) * self.multiple // self.stride  # of a training crop
-        return int(1.5 * train) * features // train
+        return int(1.5 * train) * features // train  # 1.5, and the order of the roundings, are TLC's
 
 
 class SpatialMean(nn.Module):
@@ -72,6 +74,7 @@ class SpatialMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
+        # Training sees crops, whole: windows are to give the same at test time (TLC).
         window = size if self.training else self.window(*size)
         return x.mean((2, 3), keepdim=True) if window == size else local_mean(x, window)
 
@@ -97,12 +100,14 @@ class NAFBlock(nn.Module):
         self.norm2 = LayerNorm2d(c)
         self.conv4 = make_conv(c, 2 * c, 1, lora)
         self.conv5 = make_conv(c, c, 1, lora)
+        # Zeros: every block begins as the identity, as in NAFNet.
         self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
 
     def forward(self, x: Tensor, experts: Routing | None = None) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]; without gradients the result may take the place of x."""
 
+        # Two halves, since the mean over space between them needs all of the features; either half runs in strips.
         def before(x: Tensor) -> Tensor:
             return simple_gate(self.conv2(self.conv1(self.norm1(x), experts), experts))
 
@@ -110,7 +115,7 @@ class NAFBlock(nn.Module):
             x = x + self.conv3(y * attention, experts, self.beta)
             return x + self.conv5(simple_gate(self.conv4(self.norm2(x), experts)), experts, self.gamma)
 
-        y = in_strips(before, experts, x, halo=1)
+        y = in_strips(before, experts, x, halo=1)  # a row above and below, for the 3x3 convolution
         attention = self.sca(self.mean(y), experts)
         return in_strips(after, experts, x, y, attention)
 
@@ -127,6 +132,7 @@ class Modulation(nn.Module):
     def __init__(self, channels: int, prior_dim: int, lora: ExpertSettings | None = None) -> None:
         super().__init__()
         c = channels
+        # 128 and 16 are fixed in the release: its weights have these shapes.
         self.conv1 = make_conv(prior_dim, 128, 1, lora)
         self.conv2 = make_conv(128, c, 1, lora)
         self.conv3 = make_conv(c, c // 16, 1, lora)
@@ -139,6 +145,7 @@ class Modulation(nn.Module):
         h = self.conv2(F.gelu(self.conv1(prior, experts)), experts)
         scale = self.conv4(F.relu(self.conv3(h, experts)), experts).sigmoid()
 
+        # beta has joined the scale, a number for each channel: one pass over the features in place of two.
         def modulate(x: Tensor, scale: Tensor) -> Tensor:
             return torch.addcmul(x, self.norm(x), scale)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 def classify(router: nn.Module, lq: Tensor) -> tuple[Tensor, Tensor]:
     """Section 3.1: logits [B, E] and prior [B, P] of images [B, 3, H, W], by a `DegradationRouter`."""
     s, g = router.size, router.grid
+    # Bicubic interpolation overshoots at edges; CLIP was trained on images in [0, 1].
     low, high = (F.interpolate(lq, (n, n), mode='bicubic', antialias=True).clamp(0, 1) for n in (s, g * s))
     crops = [high[:, :, i * s : i * s + s, j * s : j * s + s] for i in range(g) for j in range(g)]
     low, *high = (router.clip((view - router.mean) / router.std) for view in (low, *crops))
@@ -26,8 +27,10 @@ def restore(net: nn.Module, lq: Tensor, prior: Tensor, logits: Tensor | None = N
     """Section 3.2: images [B, 3, H, W] in [0, 1], prior [B, P], logits [B, E] -> restored images, by a `LoRAIR`."""
     height, width = lq.shape[-2:]
     gates = gates_of(logits, net.top_k) if net.num_experts else None  # the same in every layer
+    # Each level halves the size: zeros make it divisible, and are cut off at the end.
     image = F.pad(lq, (0, -width % net.multiple, 0, -height % net.multiple))
     first, _, second, _ = net.prior_mlp
+    # A prior is an image of one pixel: its layers are 1x1 convolutions, and so have experts.
     prior = F.gelu(conv(second, F.gelu(conv(first, prior[:, :, None, None], gates)), gates))
     x, skips = conv(net.intro, image, gates), []
     for encoder, down in zip(net.encoders, net.downs):
@@ -43,6 +46,7 @@ def restore(net: nn.Module, lq: Tensor, prior: Tensor, logits: Tensor | None = N
 def gates_of(logits: Tensor, top_k: int) -> Tensor:
     """Section 3.3: logits [B, E] -> gates [B, E], softmax over the k largest, 0 elsewhere."""
     top, index = logits.topk(top_k, dim=1)
+    # Softmax of the chosen alone, so that the gates sum to 1: a single expert works in full.
     return torch.zeros_like(logits).scatter(1, index, top.softmax(dim=1))
 
 
@@ -51,6 +55,7 @@ def conv(m: nn.Conv2d, x: Tensor, gates: Tensor | None) -> Tensor:
     y = F.conv2d(x, m.weight, m.bias, m.stride, m.padding, groups=m.groups)
     if gates is not None:
         for gate, a, b in zip(gates.unbind(dim=1), m.lora_A, m.lora_B):
+            # [out k, in k], read in the order of memory: so the release lays out its factors.
             change = (b @ a).reshape(m.weight.shape) * m.scale
             y = y + gate.view(-1, 1, 1, 1) * F.conv2d(x, change, None, m.stride, m.padding, groups=m.groups)
     return y
@@ -91,6 +96,7 @@ def spatial_mean(m: nn.Module, x: Tensor) -> Tensor:
     """The mean over all pixels; at test time, if crops were given, over a window around each pixel (TLC)."""
     if m.training or m.window.train_size is None:
         return x.mean((2, 3), keepdim=True)
+    # 1.5 times the crop, in pixels of these features: a crop is padded by the network as well.
     window = [
         min(int(1.5 * crop) * (-(-crop // m.window.multiple) * m.window.multiple // m.window.stride) // crop, size)
         for crop, size in zip(m.window.train_size, x.shape[2:])

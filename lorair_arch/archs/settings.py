@@ -18,6 +18,7 @@ from lorair_arch.errors import did_you_mean
 from lorair_arch.schema import Items, Report, Section, Spec, Value, boolean, integer, like, number, one_of, show, text
 
 _MOST_CHANNELS = 2**16  # of the deepest level: a weight has at most as many rows and columns
+# The smallest text encoder: open_clip builds a CLIP whole, and one half is thrown away.
 _NO_TEXT = {'width': 64, 'heads': 1, 'layers': 1, 'vocab_size': 1, 'context_length': 1}
 
 
@@ -37,6 +38,7 @@ class _ClipModel(Spec):
             return _CLIP.check(value, where, report)
         if not isinstance(value, str):
             report(where, f'found {show(value)}, expected {self.expected}')
+        # Of these two forms open_clip has no list.
         elif not value.startswith(('hf-hub:', 'local-dir:')) and value not in open_clip.list_models():
             report(where, f'unknown open_clip model {value!r}{did_you_mean(value, open_clip.list_models())}')
         return value
@@ -46,6 +48,7 @@ def _check_weights(router: dict[str, Any], report: Report) -> None:
     name, weights = router['clip_model'], router.get('pretrained')
     if weights is None:
         return
+    # Tags and files belong to names: open_clip loads no weights into a configuration.
     if isinstance(name, dict):
         report('pretrained', f'found {weights!r}, expected null, as clip_model is a configuration of your own')
         return
@@ -56,6 +59,7 @@ def _check_weights(router: dict[str, Any], report: Report) -> None:
 
 
 def _check_encoder(clip: dict[str, Any], report: Report) -> None:
+    # As a text, for a cache takes no mappings; constructors and options files ask for the same again and again.
     mistake = _mistake_of_encoder(json.dumps(clip))
     if mistake:
         report('', mistake)
@@ -117,6 +121,7 @@ _VISION = Section(
     | {'patch_size': integer(1), 'head_width': integer(1), 'mlp_ratio': number(above=0, high=64)}
     | {'pool_type': one_of('tok', 'avg'), 'pos_embed_type': one_of('learnable', 'sin_cos_2d')},
     required=True,
+    # Before open_clip is tried: these two mistakes are named with their keys.
     also=_check_patches,
 )
 _CLIP = Section(
@@ -135,6 +140,7 @@ ROUTER = Section(
     also=_check_weights,
 )
 
+# The modulation narrows to a sixteenth of the channels.
 _WIDTH = Value(
     accepts=lambda value: isinstance(value, int) and 16 <= value <= 4096 and value % 16 == 0,
     expected='a multiple of 16, at most 4096',

@@ -26,7 +26,7 @@ def install() -> None:
     """Lets the imports of BasicSR and torchvision run through this package; more than once does no harm."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder())  # first: whoever stands before it would load BasicSR unmended
     if sys.modules.get('basicsr'):  # it was possible without us; training and the registries still need the rest
         from lorair_arch.compat import mending
 
@@ -37,6 +37,7 @@ def install() -> None:
 def _join_basicsr(load: Callable[[], None]) -> None:
     from lorair_arch.compat import mending
 
+    # Without, `import basicsr` fails. Mended is what exists, and registered into what is whole: both come after.
     mending.make_importable()
     load()
     mending.mend()
@@ -54,12 +55,15 @@ def load_with_operators(load: Callable[[], None]) -> None:
     try:
         load()
     except RuntimeError as error:
+        # As with a CPU build of PyTorch and the registry's torchvision, which is built for CUDA.
         if 'operator torchvision::' not in str(error):
             raise
         import torch
 
+        # Halves of the failed import would be taken for whole ones.
         for name in [name for name in sys.modules if name.startswith('torchvision.')]:
             del sys.modules[name]
+        # A fragment, of which a namespace may have several; of whole libraries PyTorch allows it one.
         _LIBRARIES.append(torch.library.Library('torchvision', 'FRAGMENT'))
         for schema in _MISSING_OPS:
             _LIBRARIES[-1].define(schema)

@@ -20,6 +20,7 @@ from lorair_arch.devices import device_name
 from lorair_arch.errors import CheckpointError
 from lorair_arch.weights.files import save_file
 
+# As BasicSR has them: `mend` may run again, and must not wrap its own.
 _init, _model_to_device = BaseModel.__init__, BaseModel.model_to_device
 
 
@@ -32,19 +33,17 @@ def mend() -> None:
 
 @functools.wraps(_init)
 def init(model: BaseModel, opt: dict[str, Any]) -> None:
-    """BasicSR takes every GPU for one of CUDA's."""
+    """BasicSR sets 'cuda' for every `num_gpu` but 0; Apple's GPU is 'mps'."""
     _init(model, opt)
     model.device = torch.device(device_name(opt['num_gpu']))
 
 
 @functools.wraps(_model_to_device)
 def model_to_device(model: BaseModel, net: nn.Module) -> nn.Module:
-    """BasicSR builds DistributedDataParallel with the ids of CUDA devices.
-
-    It does so too where nothing is to be trained, as in tests, which DistributedDataParallel refuses.
-    """
+    """BasicSR builds DistributedDataParallel with the ids of CUDA devices, also where nothing is to be trained."""
     if not model.opt['dist']:
         return _model_to_device(model, net)
+    # As in tests: DistributedDataParallel refuses a network without gradients.
     if not any(param.requires_grad for param in net.parameters()):
         return net.to(model.device)
     if model.device.type != 'cpu':
@@ -86,7 +85,7 @@ def save_training_state(model: BaseModel, epoch: int, current_iter: int) -> None
     if current_iter == -1:
         return
     state = {
-        'epoch': epoch,
+        'epoch': epoch,  # the four keys of BasicSR, which its own loop reads too
         'iter': current_iter,
         'optimizers': [optimizer.state_dict() for optimizer in model.optimizers],
         'schedulers': [scheduler.state_dict() for scheduler in model.schedulers],
@@ -94,9 +93,11 @@ def save_training_state(model: BaseModel, epoch: int, current_iter: int) -> None
     state |= {key: model.opt[key] for key in ('progress', 'options') if key in model.opt}  # not in BasicSR's loop
     if hasattr(model, 'best_metric_results'):  # of BasicSR's model classes
         state['best_metric_results'] = {
+            # BasicSR's metrics give numbers of NumPy, whose pickles `weights_only` refuses.
             dataset: {metric: {**record, 'val': float(record['val'])} for metric, record in metrics.items()}
             for dataset, metrics in model.best_metric_results.items()
         }
+    # Of this package's stages: best values, skipped steps, the scale of float16.
     if hasattr(model, 'extra_state'):
         state |= model.extra_state()
     save_file(state, Path(model.opt['path']['training_states'], f'{current_iter}.state'))
@@ -117,6 +118,7 @@ def resume_training(model: BaseModel, resume_state: dict[str, Any]) -> None:
     from lorair_arch.training.continuing import load_moments
 
     saved = resume_state['optimizers'], resume_state['schedulers']
+    # Counted first: PyTorch compares groups one by one, and its error names no option.
     counts = [[_count(optimizer) for optimizer in optimizers] for optimizers in (saved[0], model.optimizers)]
     if counts[0] != counts[1] or len(model.schedulers) != len(saved[1]):
         before, now = (' and '.join(map(str, count)) for count in counts)
@@ -128,6 +130,7 @@ def resume_training(model: BaseModel, resume_state: dict[str, Any]) -> None:
         model.best_metric_results = _best_values(model, resume_state['best_metric_results'])
     before, now = (_of_training(options) for options in (resume_state.get('options'), model.opt.get('options')))
     if before and before == now:
+        # The same options: everything as it was, to the last bit.
         for own, state in (*zip(model.optimizers, saved[0]), *zip(model.schedulers, saved[1])):
             own.load_state_dict(state)
         return
@@ -156,9 +159,10 @@ def _of_training(options: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _schedule_anew(model: BaseModel, iteration: int) -> None:
-    """Takes the schedules, which have just been made, to an iteration: some of them know each step from the last."""
+    """Takes the schedules, which have just been made, to an iteration."""
     warmup_iter = model.opt['train'].get('warmup_iter', -1)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # that the optimiser takes no steps between
+        # MultiStepRestartLR multiplies the last rate, and has no formula for a later one.
         for step in range(1, iteration + 1):
             model.update_learning_rate(step, warmup_iter=warmup_iter)

@@ -24,9 +24,11 @@ def torchrun_store() -> PrefixStore | None:
     Returns:
         The store, or None if there is none of torchrun's.
     """
+    # Another launcher: the first process then makes a store, which ends with it.
     if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return None
     address = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    # A client: torchrun's agent has the store, and keeps it.
     store = TCPStore(*address, is_master=False, timeout=default_pg_timeout)
     return PrefixStore(_agree(store, int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])), store)
 
@@ -36,6 +38,7 @@ def _agree(store: Store, rank: int, processes: int) -> str:
     me = uuid.uuid4().hex
     if rank == 0:
         store.set('lorair/first', me)
+        # `get` waits for a key until it is there.
         answers = [store.get(f'lorair/{me}/{other}').decode() for other in range(1, processes)]
         store.set(f'lorair/{me}/all', ' '.join(answers))
         return me
@@ -43,6 +46,7 @@ def _agree(store: Store, rank: int, processes: int) -> str:
         first = store.get('lorair/first').decode()  # maybe one that has ended: it has not heard of this process
         store.set(f'lorair/{first}/{rank}', me)
         complete = f'lorair/{first}/all'
+        # Complete, and with this very process in it, not one of its rank that has ended.
         if store.check([complete]) and me in store.get(complete).decode():
             return first
         time.sleep(0.05)
@@ -73,6 +77,7 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
     )
     if backend == 'nccl' and torch.cuda.is_available():
         local_rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        # BasicSR would give two processes the same GPU, which NCCL refuses.
         if local_rank >= gpus:
             raise OptionsError(
                 f'--launcher {launcher}: process {local_rank} of this machine has no GPU of its own, only {gpus} are '
@@ -86,6 +91,7 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
         backend = 'gloo'
     store = torchrun_store() if launcher == 'pytorch' else None
     if store:
+        # With a store PyTorch reads neither rank nor number from the environment.
         kwargs |= {'store': store, 'rank': int(os.environ['RANK']), 'world_size': int(os.environ['WORLD_SIZE'])}
     torch.distributed.init_process_group(backend=backend, **kwargs)
 
@@ -94,6 +100,7 @@ def _environment_from_slurm(port: int | None) -> None:
     """Sets torch.distributed's variables from those that SLURM gives to each task."""
     names = ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS', 'SLURM_NODELIST')
     _check_environment(names, '--launcher slurm', 'start the command with srun')
+    # SLURM writes its nodes short, such as node[1-3,7].
     command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
     try:
         hosts = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -105,7 +112,7 @@ def _environment_from_slurm(port: int | None) -> None:
     os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)
-    os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ.setdefault('MASTER_PORT', '29500')  # PyTorch's own default, as in BasicSR
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']

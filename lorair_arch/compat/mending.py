@@ -57,6 +57,7 @@ def register() -> None:
     for kind, places in _ADDED.items():
         for place in places:
             module, _, name = place.partition(':')
+            # BasicSR's registries raise for a name that is there; `register()` may be called again.
             into = getattr(registry, f'{kind}_REGISTRY')
             if name not in into:
                 into.register(getattr(import_module(f'lorair_arch.{module}'), name))
@@ -73,6 +74,7 @@ def provide_distutils() -> None:
         from packaging.version import Version
 
         package, module = types.ModuleType('distutils'), types.ModuleType('distutils.version')
+        # A path, even an empty one, is what makes a module a package.
         package.version, package.__path__ = module, []
         module.LooseVersion = Version
         sys.modules.update({'distutils': package, 'distutils.version': module})
@@ -103,6 +105,7 @@ def resume_without_gpu() -> None:
     """`basicsr.train.load_resume_state`, which `python -m basicsr.train` runs, maps every tensor to the current GPU."""
     import basicsr.train
 
+    # Imported when it runs: training is above BasicSR, which is being imported now.
     def load_resume_state(opt):
         from lorair_arch.training import resume
 
@@ -130,10 +133,12 @@ def tensors_without_gpu() -> None:
 
 def texts_in_utf8() -> None:
     """BasicSR reads and writes options, lists of images and other texts in the encoding of the locale."""
+    # The two that `import basicsr` leaves out.
     from basicsr.utils import lmdb_util, plot_util  # noqa: F401
 
     from lorair_arch.files import open_text
 
+    # A name in the module goes before the built-in one; other packages keep theirs.
     for name, module in list(sys.modules.items()):
         if name.startswith('basicsr.'):
             module.open = open_text
@@ -151,6 +156,7 @@ def lmdb_opened_once() -> None:
         from lorair_arch.data.stores import lmdb_environment
 
         self.db_paths = [str(path) for path in ([db_paths] if isinstance(db_paths, str) else db_paths)]
+        # As BasicSR's own, whose keyword arguments for LMDB are left out: all readers share one environment.
         keys = [client_keys] if isinstance(client_keys, str) else client_keys
         self._client = {key: lmdb_environment(os.path.realpath(path)) for key, path in zip(keys, self.db_paths)}
 
@@ -169,6 +175,7 @@ def images_of_any_name() -> None:
 
     from lorair_arch.compat import opencv_style
 
+    # BasicSR's own two functions, everywhere; `cv2.imread` itself only in its modules, for cv2 belongs to all.
     for name in ('imwrite', 'imfrombytes'):
         original, ours = getattr(img_util, name), getattr(opencv_style, name)
         for module in list(sys.modules.values()):  # most have imported it by name
@@ -177,6 +184,7 @@ def images_of_any_name() -> None:
     safe = types.ModuleType('cv2', 'OpenCV with the reader and the writer of this package.')
     vars(safe).update(vars(cv2))
     safe.imread = opencv_style.imread
+    # OpenCV's returns whether it could write; ours raises.
     safe.imwrite = lambda path, image, params=None: opencv_style.imwrite(image, path, params, auto_mkdir=False) is None
     for module in (data_util, flow_util, lmdb_util):
         module.cv2 = safe
@@ -206,6 +214,7 @@ def prefetch_errors_passed_on() -> None:
                 self.queue.put(item)
             self.queue.put(None)
         except Exception as error:
+            # In the queue, so that it comes in its turn: batches that were read before it are used.
             self.queue.put(error)
 
     def following(self):
@@ -225,6 +234,7 @@ def _without_cuda(method):
     import torch
     from torch.overrides import TorchFunctionMode
 
+    # A mode sees every call of PyTorch in the method, `.cuda()` and `device='cuda'` alike, without a copy of its code.
     class WithoutCuda(TorchFunctionMode):
         def __init__(self, model):
             super().__init__()

@@ -36,8 +36,9 @@ def imread(path: str | os.PathLike[str], flags: int = cv2.IMREAD_COLOR) -> np.nd
         photo = decode_photo(content, os.fspath(path))
         if photo.alpha is not None:
             return np.dstack([photo.rgb[..., ::-1], photo.alpha])
+        # OpenCV and PyTorch take no negative strides.
         return np.ascontiguousarray(photo.pixels[..., ::-1] if photo.pixels.ndim == 3 else photo.pixels)
-    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)  # from memory: the name never reaches OpenCV
 
 
 def imfrombytes(content: bytes | memoryview, flag: str = 'color', float32: bool = False) -> np.ndarray:
@@ -55,6 +56,7 @@ def imfrombytes(content: bytes | memoryview, flag: str = 'color', float32: bool 
         try:
             image = _colour(complete_photo(content, ''))
         except DataError as error:
+            # BasicSR decodes bytes, whose file only its data sets know.
             raise ValueError(str(error).replace("image ''", 'the image').replace("''", 'the image')) from error
     else:
         flags = {'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED}
@@ -77,7 +79,8 @@ def imwrite(img: np.ndarray, file_path: str, params: list[int] | None = None, au
     path = Path(file_path)
     suffix = path.suffix.lower()
     if not auto_mkdir:
-        os.stat(path.parent)  # raises
+        os.stat(path.parent)  # raises, where `writing` would make it
+    # Parameters are OpenCV's words for its encoders, float pixels its formats' (EXR, HDR).
     if params is None and suffix in WRITABLE and img.dtype in (np.uint8, np.uint16):
         pixels = np.squeeze(img, 2) if img.ndim == 3 and img.shape[2] == 1 else img
         colours = pixels[..., 2::-1] if pixels.ndim == 3 else pixels
@@ -90,4 +93,5 @@ def imwrite(img: np.ndarray, file_path: str, params: list[int] | None = None, au
 
 def _colour(photo: Photo) -> np.ndarray:
     image = photo.rgb[..., ::-1]
+    # As OpenCV: the upper 8 of 16 bits.
     return np.ascontiguousarray(image >> 8 if image.dtype == np.uint16 else image).astype(np.uint8, copy=False)

@@ -62,6 +62,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         self.epoch = 0
         self.priors: Any = None  # a `PriorCache`
         self._train = opt['phase'] == 'train'
+        # `type`, `phase` and `scale` are BasicSR's, which adds them to the options of every data set.
         keys = loader(False) | self.OPTIONS[opt['phase']] | dict.fromkeys(('type', 'phase', 'scale'), anything())
         prefix = f"data set '{opt.get('name', 'AllInOneDataset')}': "
         options = checked(Section(keys=keys), {'name': 'AllInOneDataset', **opt}, prefix=prefix)
@@ -94,13 +95,14 @@ class AllInOneDataset(torch.utils.data.Dataset):
             epoch = self.epoch
         else:
             raise IndexError(f'index {index} of a data set of {len(self)} images')
+        # Validations of all epochs see the same images.
         rng = np.random.default_rng([self._seed, epoch if self._train else 0, index])
         source, number = self._draw(rng) if self._train else self._locate(index)
         lq_path, gt_path = source.paths(number)
         guide = {} if self._train else {'name': f'{self._folders[self.sources.index(source)]}/{source.key(number)}'}
         look = (lambda content: guide.update(self.priors.of(content, lq_path))) if self.priors else None
         lq, gt = source.load(number, look)
-        if self._train and self._gt_size:
+        if self._train and self._gt_size:  # cropped before it is degraded: a fraction of the pixels
             lq, gt = self._crop(lq, gt, gt_path, rng)
         if source.degrade:
             # What is made on the fly is rounded to 8 bits, as if it came from a file.
@@ -116,6 +118,7 @@ class AllInOneDataset(torch.utils.data.Dataset):
         }
 
     def _draw(self, rng: np.random.Generator) -> tuple[Source, int]:
+        # The index itself is not used: an epoch has as many draws as images, each of any image.
         source = self.sources[rng.choice(len(self.sources), p=self._odds)]
         return source, int(rng.integers(len(source)))
 
@@ -160,6 +163,7 @@ def _odds(sources: list[Source]) -> np.ndarray:
     if None in weights:
         images = Counter()
         for source in sources:
+            # Degradations have equal shares (the paper's sampling), however unequal their numbers of images.
             images[source.degradation] += len(source)
         weights = [len(source) / images[source.degradation] for source in sources]
     return np.array(weights) / sum(weights)

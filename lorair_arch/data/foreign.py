@@ -20,6 +20,7 @@ MISTAKES = (AssertionError, AttributeError, TypeError, ValueError, OSError, cv2.
 def build_dataset(dataset_opt: dict[str, Any]) -> torch.utils.data.Dataset:
     """Builds a data set of any package; what it refuses becomes a `DataError` that names the data set."""
     try:
+        # BasicSR asserts where options or folders are wrong: a message without the data set.
         dataset = build_of_basicsr(dataset_opt)
     except LoRAIRError:
         raise
@@ -89,6 +90,7 @@ class SeededDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         epoch, index = index if isinstance(index, tuple) else (0, index)
+        # Without workers this is the training's own process, whose generators must not be moved.
         before = random.getstate(), np.random.get_state()
         # Only the CPU's generator: workers must not start up a GPU.
         with torch.random.fork_rng(devices=[]):
@@ -97,6 +99,7 @@ class SeededDataset(torch.utils.data.Dataset):
             np.random.seed(seed)
             torch.manual_seed(seed)
             try:
+                # Indices go on beyond the end with dataset_enlarge_ratio, for draws of their own.
                 return self.dataset[index % len(self.dataset)]
             finally:
                 random.setstate(before[0])

@@ -32,6 +32,7 @@ class LmdbWriter:
             raise DataError(f"the name of an LMDB must end in '.lmdb', found '{path}'")
         if os.path.exists(path):
             raise DataError(f"'{path}' exists already; remove it or choose another name")
+        # Beside the new one, to be renamed: on another disk that would be a copy.
         self._path, self._partial, self._compressed = path, f'{path}.partial', compressed
 
     def __enter__(self) -> LmdbWriter:
@@ -63,6 +64,7 @@ class LmdbWriter:
         if not new:
             raise DataError(f"two images would have the key '{key}' in '{self._path}'; rename one of them")
         height, width, channels = image.shape
+        # BasicSR's line; its last number is OpenCV's level of compression.
         self._meta.write(f'{key}.png ({height},{width},{channels}) {int(self._compressed)}\n')
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -70,6 +72,7 @@ class LmdbWriter:
             with self._environment, self._meta:
                 self._meta.flush()
                 if kind is None:
+                    # Now, as `sync=False` put it off: the name must not stand before the bytes.
                     self._environment.sync(True)
             if kind is None:
                 os.rename(self._partial, self._path)

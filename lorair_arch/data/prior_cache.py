@@ -65,6 +65,7 @@ class PriorCache:
         Raises:
             DataError: The image is not in the cache; the message calls it by `name`.
         """
+        # By content: folders may move, and an image that was changed has no prior any more.
         row = self._rows.get(hashlib.sha256(content).digest())
         if row is None:
             raise DataError(f"'{name}' is not in the cache of priors {self.path}: it is new or has changed; {_AGAIN}")
@@ -123,6 +124,7 @@ def cache_priors(file: str, output: str | None = None, overwrite: bool = False) 
     router = ARCH_REGISTRY.get(network.pop('type'))(**network)
     load_into(router, state_dict, path=weights)
     router.eval().to(device_name(opt['num_gpu']))
+    # One at a time: whole images, whose sizes differ.
     loader = DataLoader(images, batch_size=None, num_workers=data['num_worker_per_gpu'])
     about = {'kind': _KIND, 'router': fingerprint(state_dict), 'network': settings(opt['network_router'])}
     about['degradations'] = opt.get('degradations') or (description or {}).get('degradations') or []
@@ -140,8 +142,9 @@ def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(state_dict):
         value = state_dict[key].detach().cpu()
+        # Bits alone could be cut into tensors in other ways.
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())  # as bytes: NumPy has no bf16
     return digest.hexdigest()
 
 
@@ -151,7 +154,7 @@ def settings(network: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {k: p.default for k, p in signature.parameters.items() if p.default is not p.empty}
     # where the weights once came from, and whether they were trained, is past when they are loaded
     options = {k: v for k, v in (defaults | dict(network)).items() if k not in ('pretrained', 'freeze_clip')}
-    return json.loads(json.dumps(options))
+    return json.loads(json.dumps(options))  # as it comes back from the file: tuples are lists there
 
 
 def _options(file: str) -> dict[str, Any]:
@@ -173,6 +176,7 @@ class _Images(Dataset):
 
     def __init__(self, dataset: AllInOneDataset) -> None:
         places = ((source, number) for source in dataset.sources for number in range(len(source)))
+        # A degraded image may be in several sources.
         self._places = list({source.paths(number)[0]: (source, number) for source, number in places}.values())
 
     def __len__(self) -> int:

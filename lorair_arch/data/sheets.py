@@ -43,8 +43,7 @@ def comparison_sheet(
     """Draws rows of images under the names of their columns.
 
     Args:
-        title: Large, at the top.
-        subtitle: Small, below the title.
+        title, subtitle: Large at the top, and small below it.
         columns: Names of the columns.
         rows: The rows, each with one image for each column.
         cell: Width of an image on the sheet in pixels; all other measures follow from it.
@@ -127,6 +126,7 @@ def _gather(dataset: Dataset, samples: int, training: bool) -> dict[str, list[tu
         for index in range(_DRAWS * total if training and own else len(dataset)):
             if groups and all(len(group) >= samples for group in groups.values()):
                 break
+            # With an epoch, indices may go beyond the length: draws without end.
             sample: dict[str, Any] = dataset[(0, index) if training and own else index]
             group = groups.setdefault(sample.get('degradation', ''), [])
             if len(group) < samples and 'gt' in sample:

@@ -61,6 +61,7 @@ def match_keys(
             mistakes.append(Mistake('', [f"'{partners[name]}' and '{key}'"], after))
     partners.pop(None, None)
     pairs = [(key, partners[name]) for key, name in names[lq].items() if name in partners]
+    # With a list of ground truths the inputs of all others have no partner, and are not meant.
     if chosen is None:
         alone = [key for key, name in names[lq].items() if name is not None and name not in partners]
         _report_alone(lq, gt, alone, mistakes)
@@ -89,6 +90,7 @@ def load_pair(
 
 def _name(key: str, pattern: re.Pattern[str] | None) -> str | None:
     """Gives what a key has in common with its partner's; None: it has no such part."""
+    # macOS writes accents as characters of their own: a pair may come from two systems.
     found = pattern.search(normal(key)) if pattern else [None, normal(key)]
     return found[1] if found else None
 
@@ -122,6 +124,7 @@ def _check_source(source: dict[str, Any], report: Report) -> None:
         report('', f'found {found}, expected either dataroot_lq (pairs) or degrade (clean images to degrade)')
     if 'match' in source and 'degrade' in source:
         report('match', 'found beside degrade, expected beside dataroot_lq: it pairs images of two folders')
+    # By whatever way it is named: pairs of an image with itself teach nothing, and look perfect.
     lq, gt = (os.path.realpath(os.path.expanduser(source.get(key, ''))) for key in ('dataroot_lq', 'dataroot_gt'))
     if lq == gt and 'dataroot_lq' in source:
         found = f'found {show(source["dataroot_lq"])}, the folder of dataroot_gt, expected that of the degraded images'
@@ -210,7 +213,7 @@ class Source:
         """
         lq, gt = self._pairs[index]
         if self.degrade:
-            clean = self._gt.load(gt, look)
+            clean = self._gt.load(gt, look)  # read once: degradations return new images, see `degradations`
             return clean, clean
         return load_pair(self._lq, lq, self._gt, gt, look)
 

@@ -48,7 +48,7 @@ class Store(ABC):
         """Gives what is stored, to be used within the context alone, or raises a DataError that names it."""
 
     def load(self, key: str, look: Look | None = None) -> np.ndarray:
-        """Decodes an image, see `images.decode_image`; shows `look` what is stored."""
+        """Decodes an image, see `reading.decode_image`; shows `look` what is stored."""
         with self.opened(key) as content:
             if look:
                 look(content)
@@ -63,6 +63,7 @@ class Folder(Store):
         self._files: dict[str, str] = {}
         twice = []
         for name in natural_sort(image_files(root)):
+            # Keys without suffix: a pair may be of a PNG and a JPEG.
             first = self._files.setdefault(os.path.splitext(name)[0], name)
             if first != name:
                 twice.append(f"'{first}' and '{name}'")
@@ -105,6 +106,7 @@ class Lmdb(Store):
     @contextmanager
     def opened(self, key: str) -> Iterator[memoryview]:
         with self._reading(key) as transaction:
+            # An empty image is refused by its name, when it is decoded.
             yield transaction.get(key_bytes(key)) or memoryview(b'')
 
     def unlisted(self) -> int:
@@ -119,6 +121,7 @@ class Lmdb(Store):
     def _reading(self, key: str) -> Iterator[lmdb.Transaction]:
         """Gives a transaction whose values are views of the file, valid as long as it lasts."""
         try:
+            # Buffers: views of the mapped file, where bytes would copy every image.
             with lmdb_environment(self._place).begin(buffers=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
@@ -197,8 +200,9 @@ def natural_sort(names: Iterable[str]) -> list[str]:
 def image_files(root: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[str]:
     """Gives the files in a folder and its subfolders, hidden ones left out, relative to it."""
     above: dict[str, set[str]] = {root: set()}  # the real paths of all folders above each folder
+    # Links are followed: data sets are often put together of them.
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
-        subfolders.sort()
+        subfolders.sort()  # the order of `os.walk` is the file system's
         real = os.path.realpath(folder)
         if real in above[folder]:  # a link to a folder above would be followed for ever
             subfolders.clear()
@@ -223,6 +227,7 @@ def lmdb_environment(root: str) -> lmdb.Environment:
     if not found:  # of which LMDB says something else each time
         raise DataError(f"cannot open LMDB '{root}': data.mdb is empty; make it again")
     try:
+        # No lock: the disk may be read-only, another process may write. No reading ahead: images are drawn at random.
         environment = lmdb.open(root, readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
         reason = str(error).removeprefix(f'{root}: ')

@@ -24,8 +24,7 @@ class PSNRLoss(nn.Module):
         """Compares restored images with their ground truth.
 
         Args:
-            pred: [B, C, H, W], in [0, 1].
-            target: The same shape and range.
+            pred, target: [B, C, H, W], in [0, 1].
 
         Returns:
             A scalar, at least -80 * loss_weight (the floor of 1e-8).
@@ -37,4 +36,5 @@ class PSNRLoss(nn.Module):
             raise ValueError(f'PSNRLoss needs two equal shapes, got {tuple(pred.shape)} and {tuple(target.shape)}')
         # float32 also under bf16 autocast: a mean of squares does not survive 8 bits of mantissa
         mse = (pred.float() - target.float()).square().mean(dim=(1, 2, 3))
+        # 1e-8 keeps the gradient finite where an image is perfect.
         return self.loss_weight * 10 / math.log(10) * (mse + 1e-8).log().mean()

@@ -48,6 +48,7 @@ def measure(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', RuntimeWarning)  # of NumPy; the reason is given below
+                # As a number of Python: JSON and training states take no other.
                 values[name] = float(calculate_metric(data, options))
             reason = unfit(values[name])
         except _UNSUITABLE as error:

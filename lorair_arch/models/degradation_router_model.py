@@ -41,6 +41,7 @@ class DegradationRouterModel(StageModel):
     def compute_losses(self) -> dict[str, Tensor]:
         with self.autocast():
             logits, _ = self.net(self.lq)
+        # In float32, whatever the router ran in: bf16 has 8 bits.
         return {'l_ce': F.cross_entropy(logits.float(), self.labels)}
 
     def evaluate(self, data: dict, dataset: str, current_iter: int | str, save_img: bool) -> dict:

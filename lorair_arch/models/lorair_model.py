@@ -41,6 +41,7 @@ class RestorationModel(StageModel):
         router = build_network(self.opt['network_router'])
         if path:
             self.load_network(router, path, param_key=self.opt['path'].get('param_key_router', 'params'))
+        # Bare in distributed runs too: frozen, it has nothing to share.
         return router.to(self.device).eval().requires_grad_(False)
 
     def weights_of(self, label: str) -> str | None:
@@ -73,6 +74,7 @@ class RestorationModel(StageModel):
 
     def guide_again(self, lq: Tensor) -> None:
         """Guides by what the router, which is frozen, said of the same pixels in an earlier validation."""
+        # By the pixels: a data set may make its images anew. A ViT-L router costs 15 times what the restorer does.
         key = hashlib.sha256(lq.contiguous().cpu().numpy()).digest()
         if key not in self.seen:
             self.guide()
@@ -161,9 +163,11 @@ class LoRAIRFinetuneModel(RestorationModel):
             missing = self._ENDINGS['lora'] if self.is_train or path.get('pretrain_network_experts') else ()
             self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=missing)
         if path.get('pretrain_network_experts'):
+            # The base is loaded: it may be missing in the file, and its biases may be there (`lora_bias`).
             base = tuple(key for key in net.state_dict() if not key.endswith(self._ENDINGS['lora']))
             self.load_network(net, path['pretrain_network_experts'], param_key=param_key, missing=base)
         for name, param in net.named_parameters():
+            # Before `model_to_device`: DistributedDataParallel looks at it when it is built.
             param.requires_grad_(self.is_train and self._is_trainable(name))
         return net
 
@@ -171,6 +175,7 @@ class LoRAIRFinetuneModel(RestorationModel):
         return name.endswith(self._ENDINGS[self.opt['train'].get('trainable', 'lora')])
 
     def saved_keys(self, state_dict: dict[str, Tensor]) -> list[str]:
+        # What is frozen is in the file of pre-training: a checkpoint of experts is a fraction of the network's size.
         return [key for key in state_dict if self._is_trainable(key)]
 
     @property

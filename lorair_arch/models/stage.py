@@ -26,6 +26,7 @@ from lorair_arch.weights.files import save_file
 from lorair_arch.weights.loading import load_into, other_classes, state_dict_of
 
 
+# `Validated` first: its `validation` goes before BasicSR's.
 class StageModel(Validated, BaseModel):
     """Trains one network; subclasses say which, its losses and its validation.
 
@@ -66,8 +67,7 @@ class StageModel(Validated, BaseModel):
         """Loads weights of any known format into a network; keys and shapes must fit exactly.
 
         Args:
-            net: The network.
-            load_path: File of weights.
+            net, load_path: The network, and the file of weights.
             strict: Part of BasicSR's interface; never loosened here.
             param_key: `params` or `params_ema`.
             missing: Ends of the names of tensors that the file may lack.
@@ -90,10 +90,12 @@ class StageModel(Validated, BaseModel):
         self.losses: dict[str, Tensor] = {}
         self.ema_decay = train.get('ema_decay', 0)
         if self.ema_decay:
+            # Before compiling: `compile_training` puts a function into the network, which a copy would share.
             self.net_ema = deepcopy(self.get_bare_model(self.net)).eval().requires_grad_(False)
         if train.get('compile'):
             compile_training(self.net)
         self.params = [p for p in self.net.parameters() if p.requires_grad]
+        # A copy: BasicSR pops `type` out of the options themselves, and a second model of them fails.
         settings = dict(train[f'optim_{self.role}'])
         self.optimizers.append(self.get_optimizer(settings.pop('type'), self.params, **settings))
         self.setup_schedulers()
@@ -122,6 +124,7 @@ class StageModel(Validated, BaseModel):
         self.batches, count = [data], self.opt['train'].get('accumulate', 1)
         if count > 1:
             size = len(data['lq']) // count
+            # Read as one batch, see `build_train_loader`.
             parts = [slice(i * size, (i + 1) * size) for i in range(count)]
             self.batches = [{key: value[part] for key, value in data.items()} for part in parts]
         self.take_batch(self.batches[0])
@@ -151,13 +154,17 @@ class StageModel(Validated, BaseModel):
                 losses = self.compute_losses()
                 totals.append(self._add_gradient(sum(losses.values())))
             shares = {name: loss.detach() / len(self.batches) for name, loss in losses.items()}
+            # Tensors, added up on the device: `get_current_log` alone asks for their values.
             self.losses = {name: self.losses[name] + share for name, share in shares.items()} if i else shares
         if self.scaler.is_enabled():
+            # Before the norm is taken: clipping at 0.01 speaks of the true gradient.
             self.scaler.unscale_(self.optimizers[0])
+        # Clipped at infinity nothing changes, but the norm tells whether all of the gradient is finite.
         norm = nn.utils.clip_grad_norm_(self.params, self.opt['train'].get('grad_clip_norm') or math.inf)
         # The one place where a step waits for the device. It has just been given the whole step, and the update that
         # depends on the answer is short.
         if norm.isfinite().item():
+            # Not `scaler.step`, which would ask the device once more whether the gradient is finite.
             self.optimizers[0].step()
             self.bad_steps[1] = 0
             if self.ema_decay:
@@ -165,6 +172,7 @@ class StageModel(Validated, BaseModel):
         else:
             self.optimizers[0].zero_grad(set_to_none=True)
             self._count_bad_step(current_iter, totals)
+        # After every step, skipped ones too: it lowers the scale when gradients were too large, and raises it in time.
         if self.scaler.is_enabled():
             self.scaler.update()
 
@@ -174,6 +182,7 @@ class StageModel(Validated, BaseModel):
         A loss that is not finite makes the gradient NaN. With it every process learns of what one of them has met, and
         all decide alike.
         """
+        # Decided on the device: to ask here would wait for each batch.
         share = torch.where(total.isfinite(), 1 / len(self.batches), math.nan)
         self.scaler.scale(total).backward(share.to(total.dtype))
         return total.detach()
@@ -187,6 +196,7 @@ class StageModel(Validated, BaseModel):
             everywhere *= self.opt['world_size']
             dist.all_gather_object(everywhere, everywhere[0])
         counts, guilty, all_images = (sum(found, type(found[0])()) for found in zip(*everywhere))
+        # Every loss was finite: then float16 is to blame, unless the scale cannot go lower.
         if not counts and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
             get_root_logger().info(
                 f'iteration {current_iter:,}: gradients are beyond float16; the step was skipped, and their scale is '
@@ -236,6 +246,7 @@ class StageModel(Validated, BaseModel):
 
     def describe(self) -> dict[str, Any]:
         """Gives what a reader of a checkpoint must know to build the network again."""
+        # The weights are in the checkpoint: whoever reads it must not download CLIP's.
         network = {k: v for k, v in self.opt[f'network_{self.role}'].items() if k != 'pretrained'}
         return {'kind': self.kind, 'network': network, 'degradations': list(self.opt.get('degradations') or [])}
 
@@ -272,6 +283,7 @@ class StageModel(Validated, BaseModel):
             resume_state: The state; `networks` is the folder of the weights that were saved along.
         """
         path = Path(resume_state['networks'], self._file(resume_state['iter']))
+        # What a checkpoint leaves out, as frozen weights of fine-tuning, has been loaded by `build`.
         names = self.get_bare_model(self.net).state_dict()
         unsaved = tuple(names.keys() - self.saved_keys(names))
         for param_key, net in self._nets().items():

@@ -32,6 +32,7 @@ def name_of(sample: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     if 'name' in sample:
         return sample['name'][0]
     path, root = sample['lq_path'][0], options.get('dataroot_lq')
+    # Folders within the data set stay: images of the same name in two of them must not share a result.
     inner = os.path.relpath(path, root) if root and PurePath(root) in PurePath(path).parents else path
     parts = PurePath(inner)
     if parts.is_absolute() or '..' in parts.parts:  # never out of the folder of the results
@@ -44,9 +45,7 @@ def place_of(opt: Mapping[str, Any], dataset: str, name: str, current_iter: int 
     """Gives the file of a restored image, in BasicSR's layout.
 
     Args:
-        opt: All options.
-        dataset: Name of the data set.
-        name: See `name_of`.
+        opt, dataset, name: All options, the name of the data set, and that of the image, see `name_of`.
         current_iter: Iteration of the training; not used in tests.
 
     Returns:
@@ -97,6 +96,7 @@ class Validated:
         records = [self.evaluate(data, dataset, current_iter, save_img) for data in batches]
         if world_size > 1:
             shares: list = [None] * world_size
+            # Records of all images, not sums: a mean of the processes' means would weigh images unequally.
             dist.all_gather_object(shares, records)
             # process r had the images r, r + world_size, ...: put them back in order, so that sums are the same
             records = [shares[i % world_size][i // world_size] for i in range(sum(map(len, shares)))]
@@ -136,9 +136,10 @@ class Validated:
             if value is None:
                 continue
             better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
-            lower = better == 'lower' or metric.startswith('l_')
+            lower = better == 'lower' or metric.startswith('l_')  # `l_*` are BasicSR's names for losses
             # a training state of an earlier version may hold nan or inf
             known = metric in best and math.isfinite(best[metric][0])
+            # The latest of equal ones, as in BasicSR.
             if not known or (value <= best[metric][0] if lower else value >= best[metric][0]):
                 best[metric] = (value, current_iter)
         return best

@@ -150,6 +150,7 @@ def _check_degradations(opt: dict[str, Any], lora: dict[str, Any], router: dict[
     for where in unknown:
         report(where, f'found {show(sources[where])}, expected one of degradations: {", ".join(names)}')
     trained = [name for where, name in sources.items() if where.startswith('datasets.train.')]
+    # An expert without images never learns, and a class that is never seen is never told.
     absent = [name for name in names if trained and name not in trained]
     if absent and not unknown and len(set(counts.values())) == 1:
         what = f'found none of {", ".join(absent)}, expected one or more of each of degradations'

@@ -24,9 +24,9 @@ def datasets(is_train: bool, own: bool) -> Section:
 
     def check_phases(sets: dict[str, Any], report: Report) -> None:
         for key in sets:
-            if str(key).split('_')[0] not in phases:
+            if str(key).split('_')[0] not in phases:  # BasicSR's rule: val, val_1, val_2 and so on
                 report(key, f'unknown key, expected {" or ".join(phases)}, if need be with _1, _2 behind')
-        names = [dataset['name'] for dataset in sets.values()]
+        names = [dataset['name'] for dataset in sets.values()]  # results go into folders of these names
         for name in sorted({name for name in names if names.count(name) > 1}):
             report('', f'found several data sets of the name {name!r}, expected a different name for each')
 
@@ -55,6 +55,7 @@ def _dataset(phase: str, own: bool) -> Spec:
     def section(name: str) -> Section:
         own_keys = getattr(DATASET_REGISTRY.get(name), 'OPTIONS', None)
         known = own_keys.get(phase) if isinstance(own_keys, dict) else None
+        # BasicSR's set of pairs says nothing of its options itself; other model classes may want more of it.
         if own and name == 'PairedImageDataset':
             known = _paired(train)
         return Section(keys=loader(train) | (known or {}), more=None if known else kinds.anything(), also=_check_loader)
@@ -137,7 +138,7 @@ def _common(is_train: bool, own: bool) -> dict[str, Spec]:
         'name': kinds.folder_name(required=True),
         'model_type': Name(what='model class', names=lambda: names_of('model'), required=True),
         'num_gpu': Value(accepts=_is_gpu_count, expected="a number of GPUs, 0 or 'auto'"),
-        'manual_seed': kinds.integer(0, 2**32 - 1, null=True),
+        'manual_seed': kinds.integer(0, 2**32 - 1, null=True),  # NumPy's seeds have 32 bits
         'scale': kinds.integer(1, 1000),
         'find_unused_parameters': kinds.boolean(),
         'dist_params': Section(keys={'backend': kinds.text(), 'port': kinds.integer(1, 65535)}, null=True),
@@ -168,7 +169,7 @@ def _train(model_type: str, is_train: bool) -> Section:
         'warmup_iter': kinds.integer(-1),
         'optim_router' if model_type == ROUTER else 'optim_g': OPTIMIZER,
         'scheduler': SCHEDULER,
-        'ema_decay': kinds.number(0, 0.999999),
+        'ema_decay': kinds.number(0, 0.999999),  # at 1 the average would stay what it was at the beginning
         'grad_clip_norm': kinds.number(above=0, null=True),
         'amp': kinds.one_of('bf16', 'fp16', null=True),
         'compile': kinds.boolean(),

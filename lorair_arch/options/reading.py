@@ -72,6 +72,7 @@ def load_each(
         except OptionsError as error:
             mistakes += str(error).splitlines()
     if mistakes:
+        # Each sentence once: a key of a shared base may be wrong in every file.
         raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
     return opts
 
@@ -142,6 +143,7 @@ def _complete(opt: dict[str, Any], root_path: str, debug: bool) -> dict[str, Any
         router['pretrained'] = os.path.expanduser(router['pretrained'])
     path = opt['path'] = opt.get('path') or {}
     for key, value in path.items():
+        # `~` is the shell's affair, which does not look into YAML.
         if value is not None and ('resume_state' in key or 'pretrain_network' in key or key == 'prior_cache'):
             path[key] = os.path.expanduser(value)
     is_train = opt['is_train']
@@ -153,6 +155,7 @@ def _complete(opt: dict[str, Any], root_path: str, debug: bool) -> dict[str, Any
         path.setdefault('resume_state', None)
         opt['logger'].setdefault('use_tb_logger', False)
         if 'debug' in opt['name']:
+            # BasicSR's numbers for its debug mode.
             opt['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 8}
             if opt.get('val'):
                 opt['val']['val_freq'] = 8

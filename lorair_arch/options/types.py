@@ -14,6 +14,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 from lorair_arch.schema import Items, Report, Section, Typed, boolean, call, integer, number, one_of, show, takes
 
+# The names that BasicSR's `setup_schedulers` knows: it takes MultiStepLR for its own.
 _SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
@@ -73,12 +74,14 @@ def _optimizer(name: str) -> Section:
         if settings.get('foreach') and settings.get('fused'):
             report('fused', 'found true beside foreach: true, expected one of them')
         try:
+            # PyTorch checks values in its constructors alone: without parameters nothing is made.
             optimizer([], **settings)
         except (TypeError, ValueError) as error:  # that there are no parameters is the last thing that it notices
             if 'empty parameter list' not in str(error):
                 report('', f'{name} refuses it: {error}')
 
     known = {'lr': number(above=0), 'weight_decay': number(0)}
+    # PyTorch wants floats, and YAML's 0 is a whole number.
     known |= {'betas': Items(item=number(0, 1, convert=float), length=2)}
     known |= dict.fromkeys(('foreach', 'fused'), boolean(null=True))
     section = call(optimizer, _OTHER_PARAMETERS, known, also=check)

@@ -97,6 +97,7 @@ def _read(path: str, known: dict[str, tuple[str, dict[str, Any]]]) -> OptionsFil
         bases = checked(_BASE, own['base'], 'base', f'{file}: ') if 'base' in own else []
         for base in [bases] if isinstance(bases, str) else bases:
             try:
+                # Relative to the file that says so: options can be run from any folder.
                 add(os.path.normpath(os.path.join(os.path.dirname(file), os.path.expanduser(base))), (*above, place))
             except OptionsError as error:
                 raise OptionsError(f'{file}: base: {error}') from error
@@ -160,6 +161,7 @@ def copy_opt_file(opt_file: str | os.PathLike, experiments_root: str | os.PathLi
     """
     (file,) = read_files([opt_file])
     head = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
+    # A copy must say all: its bases may change or vanish.
     body = printed(file) if len(file.parts) > 1 else file.text.replace('\r\n', '\n').replace('\r', '\n')
     text = (head + body).encode('utf-8', 'surrogateescape')  # names of any bytes may be in the command
     Path(experiments_root, Path(file).name).write_bytes(text)
@@ -178,12 +180,14 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = {
+        # A date such as 2024-01-31 is a good name for an experiment.
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(':timestamp')]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     yaml_constructors = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        # No sets, binaries or ordered maps; None stands for every other tag, and raises.
         if tag is None or tag.rpartition(':')[2] in ('map', 'seq', 'str', 'int', 'float', 'bool', 'null')
     }
 
@@ -194,12 +198,13 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TEXT, _MERGE):
                 found = f'the key {key.value!r}' if isinstance(key, yaml.ScalarNode) else 'a key'
                 raise _mistake(f'{found} is not a text, expected one (in quotes, if need be)', key)
-            if key.value in lines:
+            if key.value in lines:  # PyYAML takes the last one in silence
                 raise _mistake(f'the key {key.value!r} is there twice, first in line {lines[key.value]}', key)
             lines[key.value] = key.start_mark.line + 1
         return node
 
 
+# PyYAML goes by YAML 1.1, where 1e-4 lacks its dot and is a text.
 _FLOAT = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$')
 _Loader.add_implicit_resolver('tag:yaml.org,2002:float', _FLOAT, list('-+.0123456789'))
 
@@ -227,6 +232,7 @@ def parse_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
+        # Nodes are shared where anchors repeat them: only what is made of them, copied and logged grows.
         _check_size(node, {})
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:

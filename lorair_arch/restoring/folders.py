@@ -38,9 +38,7 @@ def restore_paths(
             the same name, with their own suffix before it. For one image also the name of a file; its suffix says the
             format.
         weights: See `Restorer.from_pretrained`.
-        tile: See `Restorer`.
-        device: See `Restorer`.
-        degradation: See `Restorer`.
+        tile, device, degradation: See `Restorer`.
         overwrite: Whether results replace files that exist. An image of the input is never replaced.
 
     Raises:
@@ -49,6 +47,7 @@ def restore_paths(
             OutputError: a result would replace an image of the input, or cannot be written; nothing more is restored.
         OptionsError: `degradation`, `tile` or `device` is wrong.
     """
+    # First of all: a mistake in the paths need not wait for the weights.
     planned = plan(_path(input, 'input'), _path(output, 'output'), overwrite, str(output).endswith(('/', os.sep)))
     _announce(planned)
     failures, restored, alone = list(planned.refused), 0, len(planned.jobs) == 1 and not planned.refused
@@ -58,7 +57,7 @@ def restore_paths(
     for job in tqdm(planned.jobs, desc='Restoring', unit='image', disable=len(planned.jobs) < 2):
         try:
             restored += _restore(job, restorer, degradation, tile, overwrite)
-        except OutputError as error:
+        except OutputError as error:  # the output cannot be written: no other image could be
             left = f'; {restored} of {len(planned.jobs)} images are restored, the same command goes on from there'
             raise OutputError(f'{error}{"" if alone else left}') from error
         except DataError as error:
@@ -95,10 +94,11 @@ def _images(count: int) -> str:
 
 def _restore(job: Job, restorer: Restorer, degradation: str, tile: int | None, overwrite: bool) -> bool:
     """Restores an image; tells whether it did, or another process has done so meanwhile."""
-    if not overwrite and exists(job.target):
+    if not overwrite and exists(job.target):  # asked again: the plan may be hours old
         return False
     photo, suffix = read_photo(job.source), job.target.suffix.lower()
     height, width = photo.pixels.shape[:2]
+    # Before restoring: the encoder would say so after minutes of work.
     longest = LONGEST_SIDES.get(suffix)
     if longest and max(height, width) > longest:
         raise DataError(

@@ -19,7 +19,7 @@ from lorair_arch.files import check_folder, exists, fitting
 
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
-_SOFTWARE = b'Software\0LoRA-IR'
+_SOFTWARE = b'Software\0LoRA-IR'  # PNG's own keyword for what made a file
 
 
 class Job(NamedTuple):
@@ -71,7 +71,7 @@ def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = 
     for job in whole.jobs:
         parts[exists(job.target) and not overwrite].append(job)
     for folder in {job.target.parent for job in parts[False]}:
-        check_folder(folder)
+        check_folder(folder)  # all folders now, not after hours: one may be read-only
     return whole._replace(jobs=parts[False], done=parts[True])
 
 
@@ -84,6 +84,7 @@ def is_marked(path: str | os.PathLike[str]) -> bool:
     """Tells whether restoring has made a file."""
     try:
         with open(path, 'rb') as file:
+            # Length and name of a chunk have four bytes each.
             return file.read(PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
     except OSError:  # of which reading the image will tell
         return False
@@ -120,12 +121,14 @@ def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
     if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
         raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
     _check_is_no_file(output)
+    # By device and inode: a link, or another case of letters, is the same folder.
     if _identity(output) == _identity(source):
         raise OutputError(
             f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
             f"such as '{output / 'restored'}'"
         )
     within = _within(output)
+    # An output folder within the input is seen again in a second run: its results are told by their mark.
     results, originals, refused, taken = [], [], [], set()
     for name in natural_sort(image_files(str(source), (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))):
         if name.lower().endswith(OTHER_SUFFIXES):
@@ -174,12 +177,14 @@ def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
     Neither the order of the images nor others than those of the same name have a part in it, so that a second run finds
     what the first has made. Names that a file system may take for the same are not different.
     """
+    # A folder `a.png` of the input leaves no room for a result of that name.
     taken = taken | {_folded(str(folder)) for name in originals for folder in Path(name).parents}
     levels = dict.fromkeys(originals, 0)
     while True:
         names = {name: _named(name, level) for name, level in levels.items()}
         folded = {name: _folded(target) for name, target in names.items()}
         count = Counter(folded.values())
+        # All that share a name move on together: which came first must not matter.
         clashing = [name for name in names if levels[name] < 2 and (count[folded[name]] > 1 or folded[name] in taken)]
         if not clashing:
             return names
@@ -190,13 +195,14 @@ def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
 def _named(name: str, level: int) -> str:
     """a.jpg: a.png; else a.jpg.png; where there is a.JPG too: a.jpg-4f2a6b1c.png"""
     path = Path(name)
+    # The checksum is of the name alone, so that a second run finds the same.
     stem = (path.stem, path.name, f'{path.name}-{zlib.crc32(os.fsencode(name)):08x}')[level]
     return str(path.with_name(fitting(stem, '.png')))
 
 
 def _folded(name: str) -> str:
     """Gives what file systems that ignore case, or how accents are written, make of a name."""
-    return normal(normal(name).casefold())
+    return normal(normal(name).casefold())  # once more, as casefold may take a letter apart
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -85,6 +85,7 @@ class Restorer:
         photo = _photo_of(image)
         lq = _to_tensor(photo.pixels)
         try:
+            # Asked even where the expert is named: the prior guides the restorer in any case.
             logits, prior = self.router(lq.to(self.device))
             if degradation != AUTO:
                 # the one finite logit has the whole softmax, however many experts an image may use
@@ -123,6 +124,7 @@ class Restorer:
 
 
 def _photo_of(image: np.ndarray | Image.Image) -> Photo:
+    # Pillow's F are floats of any range: checked below as an array's are.
     if isinstance(image, Image.Image) and image.mode != 'F':
         return from_pillow(image, 'of Pillow')
     return Photo(np.asarray(image))
@@ -141,12 +143,14 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     elif not (image.min() >= 0 and image.max() <= 1):  # also if there is a NaN
         raise DataError(f'image has {image.dtype} values from {image.min()} to {image.max()}, expected [0, 1]')
     image = np.broadcast_to(image.astype(np.float32, copy=False), (*image.shape[:2], 3))
+    # A copy: a broadcast array must not be written to, and the caller's image is his own.
     return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
 
 
 def _to_image(restored: Tensor, like: np.ndarray) -> np.ndarray:
     image = restored[0].clamp(0, 1).permute(1, 2, 0).numpy()
     if np.issubdtype(like.dtype, np.integer):
+        # Rounded: `astype` cuts, which would darken by half a level.
         image = (image * np.iinfo(like.dtype).max).round()
     image = image.astype(like.dtype)
     return image if image.shape == like.shape else image[..., 0].reshape(like.shape)

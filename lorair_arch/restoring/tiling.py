@@ -17,7 +17,7 @@ from lorair_arch.archs.nafblock import SpatialMean
 
 # Neighbours share an eighth of their side or more, at least so many pixels.
 _PART, _LEAST = 8, 16
-_GOLDEN = 0.6180339887498949
+_GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
 
 
 class Span(NamedTuple):
@@ -49,7 +49,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
     Returns:
         [1, 3, H, W] on the CPU.
     """
-    net = net.runner(logits)
+    net = net.runner(logits)  # once for all tiles, which share the image's experts
     rows, columns = (place(length, tile, net.multiple) for length in image.shape[-2:])
     tiles = [(row, column) for row in rows for column in columns]
     if len(tiles) == 1:
@@ -60,6 +60,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
 
     out = torch.zeros_like(image)
     with TileMeans(net) as means:
+        # A first pass for the means alone: a sample of the tiles is not enough.
         for row, column in means.beforehand(tiles):
             restore(row, column)
         for row, column in tiles:
@@ -69,6 +70,7 @@ def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor |
 
 def smallest_tile(net: nn.Module) -> int:
     """Gives the smallest side of tiles, in pixels: neighbours share a half of it at most."""
+    # Twice the least overlap of 16 pixels, or of one stride of the network.
     return max(32, 2 * net.multiple)
 
 
@@ -86,9 +88,11 @@ def place(length: int, tile: int, multiple: int) -> list[Span]:
     overlap = math.ceil(max(tile / _PART, _LEAST) / multiple) * multiple
     last = math.ceil((length - tile) / multiple)  # starts are counted in multiples
     gaps = math.ceil(last * multiple / (tile - overlap))
+    # At multiples of the stride: elsewhere the network's grid would lie differently than in the whole image.
     starts = [round(i * last / gaps) * multiple for i in range(gaps + 1)]
     stops = [min(start + tile, length) for start in starts]
     shared = list(zip(starts[1:], stops))  # what each tile shares with the next
+    # Cores meet in the middle of what neighbours share, at strides too: features are counted once.
     cuts = [0, *((start + stop) // 2 // multiple * multiple for start, stop in shared), length]
     weights, total = [], torch.zeros(length)
     for i, (start, stop) in enumerate(zip(starts, stops)):
@@ -144,6 +148,7 @@ class TileMeans:
                 for core in self._cores
             )  # up to where the network pads the image
             features = inputs[0][:, :, rows, columns]
+            # Of cores alone: what tiles share would count twice.
             total, count = total + features.sum((2, 3), keepdim=True), count + features.shape[2:].numel()
             self._sums[mean] = total, count
         return total / count
@@ -153,4 +158,4 @@ def _ramp(pixels: Tensor, start: int, stop: int) -> Tensor:
     """Rises from 0 to 1 over the middle half of what two neighbours share, from start to stop."""
     width = (stop - start) / 2
     position = (pixels + 0.5 - start - width / 2) / width
-    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2
+    return torch.sin(position.clamp(0, 1) * math.pi / 2) ** 2  # sin^2 and cos^2 add up to 1

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lorair_arch.training.session import keep
 
 logger = logging.getLogger('lorair_arch')
+# As it was when this module was imported: `Board` may be made many times, and hooks must not pile up.
 _report_others = threading.excepthook
 
 
@@ -36,6 +37,7 @@ def keep_board(opt: dict[str, Any]) -> None:
 
 
 def _folder(opt: dict[str, Any]) -> str | None:
+    # As BasicSR: no curves in debug mode, which its MessageLogger does not write either.
     wanted = opt['rank'] == 0 and opt['logger'].get('use_tb_logger') and 'debug' not in opt['name']
     return os.path.join(opt['root_path'], 'tb_logger', opt['name']) if wanted else None
 
@@ -50,6 +52,7 @@ class Board(SummaryWriter):
 
     def __init__(self, log_dir: str, resumed: int = 0) -> None:
         self.failed = False
+        # TensorBoard writes in a thread of its own: where that fails, Python prints a traceback.
         threading.excepthook = _report
         super().__init__(log_dir, purge_step=resumed + 1 if resumed else None)
 

@@ -22,6 +22,7 @@ def state_path(opt: dict[str, Any], iteration: int) -> Path:
 def last_checkpoint(opt: dict[str, Any]) -> str:
     """Says for a message where a training that has stopped can be continued."""
     newest = max((number for number, _ in numbered(opt['path']['training_states'])), default=None)
+    # An experiment that goes on from another one's state has none of its own yet.
     path = opt['path'].get('resume_state') if newest is None else state_path(opt, newest)
     if path is None:
         return 'there is no checkpoint yet'
@@ -49,7 +50,7 @@ def prune(opt: dict[str, Any], current_iter: int, kept: set[int]) -> None:
     files = [entry for place in places for entry in place if entry[0] <= current_iter]
     numbers = sorted({number for number, path in files if path.suffix == '.state'})
     kept = kept.union(numbers[-opt['logger']['keep_last'] :])
-    for number, path in files:  # states first: weights without a state are never continued from
+    for number, path in files:  # states first: a kill between the two must not leave a state without its weights
         if number not in kept:
             try:
                 path.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         for i, item in enumerate(value):
             yield from _leaves(item, f'{place}[{i}]')
     elif value is not None:
+        # Of lists and tuples one: they say the same, but are not equal.
         yield place, list(value) if isinstance(value, (list, tuple)) else value
 
 
@@ -63,9 +64,7 @@ def check_continuable(opt: dict[str, Any], state: dict[str, Any], path: str, net
     """Compares options with a training state before anything is built.
 
     Args:
-        opt: The options.
-        state: The state.
-        path: Its file.
+        opt, state, path: The options, the state and its file.
         networks: The folder of the weights that were saved along.
 
     Raises:
@@ -92,7 +91,7 @@ def _other_options(opt: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
     now, before = options_of(opt), dict(state['options'])
     place, default = _TRAINABLE.get(opt['model_type'], ('', None))
     for options in (now, before):
-        options.setdefault(place, default)
+        options.setdefault(place, default)  # a default that is written out later is no change
     fixed = {'model_type', place, *(key for key in now if _is_optimizer(key) and key.endswith('.type'))}
     changed = changes(before, now)
     found = {place: pair for place, pair in changed.items() if place in fixed and pair[0] is not None}
@@ -107,13 +106,15 @@ def _is_optimizer(place: str) -> bool:
 def _other_optimizer(opt: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
     """Finds settings of the one optimiser of a training that need what its state does not hold, by trying them."""
     names = [key for key in opt['train'] if key.startswith('optim_')]
+    # Of a GAN's several optimisers a state does not say which is whose.
     if len(names) != 1 or len(state['optimizers']) != 1:
         return
     name, saved = names[0], state['optimizers'][0]
-    param = torch.nn.Parameter(torch.ones(2, 2))
+    param = torch.nn.Parameter(torch.ones(2, 2))  # a matrix: some optimisers keep moments of rows and columns
     now = _optimizer(opt['train'][name], param)
     if now is None:
         return
+    # Schedulers add `initial_lr` to the groups.
     unknown = saved['param_groups'][0].keys() - now.param_groups[0].keys() - {'initial_lr'}
     if unknown:  # states of older versions do not tell the type
         yield f'train.{name}.type {opt["train"][name]["type"]} (was one with {", ".join(sorted(unknown))})'
@@ -121,6 +122,7 @@ def _other_optimizer(opt: dict[str, Any], state: dict[str, Any]) -> Iterator[str
     prefix = f'train.{name}.'
     before = {key.removeprefix(prefix): v for key, v in state.get('options', {}).items() if key.startswith(prefix)}
     if before and before.get('type') == opt['train'][name]['type']:
+        # Which moments a setting needs (amsgrad, momentum) only the optimiser knows: one step of each tells.
         old = _optimizer(before, param)
         param.grad = torch.ones_like(param)
         old.step()
@@ -153,18 +155,21 @@ def _other_networks(opt: dict[str, Any], folder: Path, iteration: int) -> Iterat
         if mistake:
             yield f'{file} {mistake}'
         try:
+            # Anything may be missing: a file of experts holds no more than them.
             check_fit(net, state_dict, allow_missing=tuple(net.state_dict()), path=file)
         except CheckpointError as error:
             yield f'{key}: {error}'
 
 
 def _build(settings: dict[str, Any]) -> torch.nn.Module:
+    # CLIP's weights come from the checkpoint: nothing is to be downloaded for this check.
     settings = settings | ({'pretrained': None} if 'pretrained' in settings else {})
     return ARCH_REGISTRY.get(settings['type'])(**{key: value for key, value in settings.items() if key != 'type'})
 
 
 def load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Gives an optimiser the moments of a saved one; its own settings stay."""
+    # PyTorch's `load_state_dict` would bring back the old rate, decay and betas along with the moments.
     groups = optimizer.state_dict()['param_groups']
     groups = [group | {'params': before['params']} for group, before in zip(groups, saved['param_groups'])]
     optimizer.load_state_dict({'state': saved['state'], 'param_groups': groups})

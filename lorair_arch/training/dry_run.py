@@ -52,6 +52,7 @@ def dry_run(
     Raises:
         LoRAIRError: As `train.run`.
     """
+    # In the real folders, before all that follows goes to the temporary one.
     check_states(command, files, force_yml, launcher=launcher, auto_resume=auto_resume, debug=debug)
     with tempfile.TemporaryDirectory(prefix='lorair_dry_run_') as root:
         opts = load_each(files, command == 'train', root, force_yml, launcher=launcher, debug=debug)
@@ -74,6 +75,7 @@ class _OneStep(Training):
     def step(self, batch: dict[str, Any], iteration: int) -> None:
         start = time.perf_counter()
         super().step(batch, iteration)
+        # PyTorch returns when the GPU has been given the step, not when it has taken it.
         synchronize()
         self.done = f'one step{_describe(batch.get("lq"))}{_each(self.opt)} took {time.perf_counter() - start:.2f} s'
 
@@ -113,8 +115,9 @@ def _shorten(opt: dict[str, Any], root: str) -> None:
     if not opt['is_train']:
         return
     opt['train']['total_iter'] = 1
-    if opt['model_type'] in OWN_MODELS:
+    if opt['model_type'] in OWN_MODELS:  # BasicSR's model classes skip no steps, and know no such key
         opt['train']['max_bad_steps'] = 1
+    # 2 is never reached: the weights at the end are all that the next file may need.
     opt['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False, 'wandb': None}
     if opt.get('val') is not None:
         opt['val']['val_freq'] = 1
@@ -137,6 +140,7 @@ def _use_trained(opt: dict[str, Any], file: str, root: str, names: set[str]) -> 
 def _peak_memory():
     """Gives a function that tells the most memory in use since then."""
     gpu = torch.cuda.is_available()
+    # What an earlier file's trial has left must not count as this one's.
     gc.collect()
     if gpu:
         torch.cuda.empty_cache()
@@ -147,6 +151,7 @@ def _peak_memory():
 
     def tell() -> str:
         if gpu:
+            # Reserved, not allocated: with what lies between tensors it must fit onto the card.
             return f'peak memory {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB of the GPU'
         unit = 2**30 if sys.platform == 'darwin' else 2**20  # bytes there, else KiB
         return f'peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GiB'

@@ -46,6 +46,7 @@ class Signals:
             distributed: Whether processes stop together; all must call this.
         """
         if distributed:
+            # gloo, on the CPU: it can be asked without waiting for the GPU, and is there beside NCCL.
             self.group = dist.new_group(backend='gloo')
         if threading.current_thread() is threading.main_thread():  # Python tells no other thread of signals
             self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -72,7 +73,7 @@ class Signals:
             self.agreed = self.received
         elif self.question:
             work, flag = self.question
-            work.wait()
+            work.wait()  # it was asked a step ago, and has long been answered
             self.agreed = int(flag)
         if self.group and not self.agreed:
             flag = torch.tensor([self.received])
@@ -135,6 +136,7 @@ class Watched:
 
     def __iter__(self) -> Iterator:
         for i, batch in enumerate(self.loader):
+            # Processes may have one image more than others: all must ask equally often, or they wait for ever.
             if i < self.images:
                 self.interrupt()
             yield batch
@@ -146,6 +148,7 @@ def outlive_signals(worker: int) -> None:
     Args:
         worker: Its number; part of PyTorch's interface.
     """
+    # A terminal sends Ctrl-C to the whole group: a worker that died of it would end the training at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
 
@@ -153,4 +156,4 @@ def outlive_signals(worker: int) -> None:
 def _end_later(number: int, frame: FrameType | None) -> None:
     """A worker ends by itself with its loader; one that hangs must end too."""
     signal.signal(number, signal.SIG_IGN)
-    signal.alarm(_GRACE)
+    signal.alarm(_GRACE)  # the alarm's default ends a process, and needs no thread

@@ -43,6 +43,7 @@ def build_train_loader(opt: dict[str, Any], dataset_opt: dict[str, Any]) -> tupl
         dataset = SeededDataset(dataset, opt['manual_seed'])
     elif opt['train'].get('prior') == 'cached':
         dataset.priors = PriorCache(opt['path']['prior_cache'])
+        # Priors of another router would train without a word, towards something else.
         dataset.priors.check(opt)
     sampler = EpochSampler(
         dataset, opt['world_size'], opt['rank'], dataset_opt.get('dataset_enlarge_ratio', 1), seed=opt['manual_seed']
@@ -68,14 +69,15 @@ def build_val_loader(opt: dict[str, Any], dataset_opt: dict[str, Any], most: int
     """Builds the loader of a validation or test set: one image a batch, in order.
 
     Args:
-        opt: All options.
-        dataset_opt: Those of the set.
+        opt, dataset_opt: All options, and those of the set.
         most: Images that this process reads at most; None: all that it is to read.
     """
     dataset = build_dataset(dataset_opt)
+    # PyTorch's DistributedSampler would count some images twice. BasicSR's models validate in the first process alone.
     first, step = (opt['rank'], opt['world_size']) if is_stage(opt) else (0, 1)
     indices = range(first, len(dataset), step)[:most]
     pin_memory = dataset_opt.get('pin_memory', False)
+    # A generator of its own: else each validation would draw from the training's random state.
     return DataLoader(dataset, batch_size=1, sampler=indices, pin_memory=pin_memory, generator=torch.Generator())
 
 
@@ -98,6 +100,7 @@ class Batches:
             self.sampler.set_epoch(epoch)
             if self.opt['datasets']['train'].get('prefetch_mode') == 'cuda':
                 prefetcher = CUDAPrefetcher(self.loader, self.opt)
+                # BasicSR's prefetcher is no iterator: its `next` gives None at the end.
                 self.batches, batches = prefetcher.loader, iter(prefetcher.next, None)
             else:
                 self.batches = batches = iter(self.loader)
@@ -120,6 +123,7 @@ def killed_workers_named() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionResetError, ConnectionRefusedError, EOFError) as error:
         # the other three come where it died in the middle of a batch
+        # PyTorch has no type for it, only these words.
         if isinstance(error, RuntimeError) and not str(error).startswith('DataLoader worker'):
             raise
         raise DataError(

@@ -79,6 +79,7 @@ class Progress:
         if same_order and self.step == before.step:
             return replace(before, processes=self.processes, batch=self.batch, torch=self.torch)
         epoch, start = before.place(iteration)
+        # Less than a step is left of the epoch, which the loaders would drop.
         if self.samples - start < self.step or (start and not same_order):
             epoch, start = epoch + 1, 0
         return replace(self, iteration=iteration, epoch=epoch, start=start)
@@ -105,6 +106,7 @@ def progress_of(
     now = Progress(*sizes, opt['manual_seed'], str(torch.__version__))
     if not state:
         return now
+    # States of BasicSR's own loop have none: it is taken to have trained with these settings.
     before = Progress(**state['progress']) if state.get('progress') else now
     resumed, changed = now.resumed(before, state['iter']), now.changes(before)
     if changed:
@@ -138,6 +140,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         return None
     _tell_changes(opt, state)
     state['networks'], path = str(networks_folder(opt)), opt['path']
+    # BasicSR's models take their weights at construction, from these options alone.
     for key in () if is_stage(opt) else [key for key in opt if key.startswith('network_')]:
         label = key.removeprefix('network_')
         if key not in (path.get('ignore_resume_networks') or ()):
@@ -150,6 +153,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
 def find_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Finds, reads and checks the state to continue from; see `load_resume_state`."""
     if opt['auto_resume']:
+        # One process looks, so that all go on from the same.
         newest = from_first(_newest_sound_state(opt) if opt.get('rank', 0) == 0 else None)
         opt['path']['resume_state'] = newest or opt['path'].get('resume_state')
     path = opt['path'].get('resume_state')
@@ -208,6 +212,7 @@ def _newest_sound_state(opt: dict[str, Any]) -> str | None:
     for iteration, path in states:
         try:
             _load_state(path)
+            # A state is of use with sound weights alone; both are read whole before either is chosen.
             networks = list(Path(opt['path']['models']).glob(f'net_*_{iteration}.pth'))
             for network in networks:
                 load_file(network)

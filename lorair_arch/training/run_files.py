@@ -44,12 +44,14 @@ def _run_each(command: str, args: argparse.Namespace) -> int:
         flags += ['--force_yml', *args.force_yml]
     for i, file in enumerate(args.opt, start=1):
         logger.info(f'[{i}/{len(args.opt)}] basicsr {command} -opt {file}')
+        # The same Python, whatever `basicsr` on the PATH is.
         code = _child([sys.executable, '-m', 'lorair_arch', command, '-opt', str(file), *flags])
         if code:
             interrupted = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
             what = f'{file} was interrupted' if interrupted else f'error: {file} failed (exit code {code})'
             left = ', '.join(map(str, args.opt[i:]))
             sys.stderr.write(what + (f'; not run: {left}\n' if left else '\n'))
+            # subprocess gives -15 for a child that SIGTERM ended, shells 143.
             return code if code > 0 else 128 - code
     return 0
 

@@ -51,6 +51,7 @@ def run_session(
         init_dist(launcher, 'nccl' if opt['num_gpu'] else 'gloo', port=(opt.get('dist_params') or {}).get('port'))
     opt['rank'], opt['world_size'] = get_dist_info()
     restarted = opt['dist'] and started_again()
+    # The command line of a restart is that of the start, without --auto_resume.
     opt['auto_resume'] |= restarted
     end = None
     with signals() as received:
@@ -62,6 +63,7 @@ def run_session(
                     )
                 result = job(received)
         except LoRAIRError as error:
+            # One process alone: it must not wait for others at the barrier, which do not come.
             if not error.everywhere:
                 raise
             end = error.with_traceback(None)  # which would hold on to the networks
@@ -113,11 +115,13 @@ def from_first(value: Any) -> Any:
 def set_seed(opt: dict[str, Any], default: int | None = None) -> None:
     """Seeds this process, and the data sets; where the options give no seed, all processes draw the same one."""
     if opt['manual_seed'] is None:
+        # 1 to 10000 as in BasicSR.
         opt['manual_seed'] = from_first(random.randint(1, 10000) if default is None else default)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     for dataset_opt in opt['datasets'].values():
         if issubclass(DATASET_REGISTRY.get(dataset_opt['type']), AllInOneDataset):
             dataset_opt.setdefault('seed', opt['manual_seed'])
+    # Crops have one size: the quickest convolutions are worth finding. BasicSR's pipelines set it too.
     torch.backends.cudnn.benchmark = True
 
 
@@ -126,6 +130,7 @@ def make_folders(opt: dict[str, Any], hint: str = '') -> None:
     path = opt['path']
     if opt['rank'] == 0:
         root = path.get('experiments_root') or path['results_root']
+        # Like BasicSR's `mkdir_and_rename`: nothing of an old experiment is replaced.
         kept = keep(root)
         if kept:
             logger.info(f'{os.path.relpath(root)} existed; it is kept as {os.path.relpath(kept)}{hint}')
@@ -140,6 +145,7 @@ def keep(path: str) -> str | None:
     if not os.path.exists(path):
         return None
     archived = f'{path}_archived_{get_time_str()}'
+    # The time has whole seconds, of which two short runs may share one.
     names = (archived, *(f'{archived}_{i}' for i in range(1, 1000)))
     kept = next(name for name in names if not os.path.exists(name))
     os.rename(path, kept)

@@ -42,11 +42,13 @@ def measure(opt: dict[str, Any], most: int | None = None) -> None:
     set_seed(opt)
     make_folders(opt)
     start_log(opt)
+    # All data first: a wrong path must not be found after the measurement of another set.
     loaders = [build_val_loader(opt, dataset_opt, most) for _, dataset_opt in sorted(opt['datasets'].items())]
     for loader in loaders:
         to_file(f'Number of test images in {loader.dataset.opt["name"]}: {len(loader.dataset)}')
     model = build_model(opt)
     for loader in loaders:
         logger.info(f'Testing {loader.dataset.opt["name"]}...')
+        # The name in the place of the iteration, as BasicSR's `test_pipeline`.
         model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
     logger.info(f'results in {os.path.relpath(opt["path"]["results_root"])}')

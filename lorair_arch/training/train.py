@@ -65,8 +65,7 @@ class Training:
     """One training: what it needs is made first, then it `run`s; what is done in a step and around it follows.
 
     Args:
-        opt: All options.
-        file: Where they were read.
+        opt, file: All options, and where they were read.
         signals: End the training after a step.
 
     Attributes:
@@ -78,10 +77,12 @@ class Training:
     def __init__(self, opt: dict[str, Any], file: str | os.PathLike[str], signals: Signals) -> None:
         self.opt, self.signals, self.total = opt, signals, int(opt['train']['total_iter'])
         self.saved = self.validated = -1  # iterations of the last checkpoint and of the last validation of this run
+        # In this order: the state says which seed data sets get, and they which of its places the steps begin at.
         self.begin(file)
         self.board = open_board(opt, self.resumed)
         self.load_data()
         self.model = build_model(opt)
+        # From here on: what came before can be done again, and may take minutes.
         signals.listen(opt['dist'])
         if self.state:
             self.model.resume_training(self.state)
@@ -92,11 +93,14 @@ class Training:
         opt = self.opt
         if opt['rank'] == 0:
             checkpoints.clean(opt)
+        # Before anything is built: BasicSR's models pop `type` out of optimisers and schedulers.
         options = options_of(opt)
         self.state = load_resume_state(opt)
         self.resumed = self.state['iter'] if self.state else 0
+        # Without a seed in the file: that of the training which goes on, else its order of images is lost.
         set_seed(opt, ((self.state or {}).get('progress') or {}).get('seed'))
         root = opt['path']['experiments_root']
+        # The state may be another experiment's: then an old folder of this name makes way all the same.
         if not self.state or not Path(opt['path']['resume_state']).resolve().is_relative_to(root):
             make_folders(opt, '' if opt['auto_resume'] else ' (--auto_resume continues instead)')
             keep_board(opt)
@@ -113,6 +117,7 @@ class Training:
             build_val_loader(opt, dataset_opt, self.most_validated) for dataset_opt in datasets.values()
         ]
         self.progress = progress_of(loader, sampler, opt, self.state)
+        # In the options, for `save_training_state` of any model class has nothing else.
         opt['progress'] = asdict(self.progress)
         epoch, sampler.start = self.progress.place(self.resumed)
         self.batches = Batches(loader, sampler, epoch, opt)
@@ -133,11 +138,13 @@ class Training:
                 # what was due: a checkpoint is saved before, and may have been the last thing that was
                 self.validate(self.resumed)
             start, data_timer, iter_timer = time.time(), AvgTimer(), AvgTimer()
+            # The numbers first: at the end `zip` then asks for no batch more.
             for iteration, (epoch, batch) in zip(range(self.resumed + 1, self.total + 1), self.batches):
                 data_timer.record()
                 self.begin_step(iteration)
                 self.step(batch, iteration)
                 iter_timer.record()
+                # As BasicSR: the first step warms up, and would spoil the estimate.
                 if iteration == 1:
                     messages.reset_start_time()
                 if iteration % logged['print_freq'] == 0:
@@ -153,7 +160,8 @@ class Training:
             consumed = datetime.timedelta(seconds=int(time.time() - start))
             logger.info(f'End of training. Time consumed: {consumed}')
             to_file('Save the latest model.')
-            self.save(-1, -1)
+            self.save(-1, -1)  # -1 are BasicSR's words for net_*_latest.pth
+            # Once: BasicSR validates a second time at the end, also where the last iteration just was.
             self.validate(self.total, due=True)
 
     def begin_step(self, iteration: int) -> None:
@@ -186,6 +194,7 @@ class Training:
             self.model.save(epoch, iteration)
         except CheckpointError as error:
             mistake = f'{error}; {checkpoints.last_checkpoint(self.opt)}'
+        # Others would wait for the first process in the next step, which it never takes.
         mistake = from_first(mistake)
         if mistake:
             error = CheckpointError(mistake)

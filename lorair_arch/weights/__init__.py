@@ -1,6 +1,6 @@
 """Weights: recognising, loading, converting; and the zoo, those that come with the package, each a folder in `zoo/`.
 
-`scripts/train_zoo.sh` makes the weights of the zoo; MODEL_CARD.md says of what, how, and how good they are.
+`scripts/train_zoo.sh` makes the weights of the zoo; none are shipped yet.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def located(name_or_path: str | os.PathLike) -> Path:
         CheckpointError: It looks like a name, but is none in the zoo.
     """
     path = Path(name_or_path).expanduser()
+    # A path that does not exist is reported as a missing file, not as an unknown name.
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     if str(path) not in names():

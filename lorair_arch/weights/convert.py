@@ -17,6 +17,7 @@ from lorair_arch.weights.loading import check_fit, describe
 from lorair_arch.weights.official import convert_to_official
 from lorair_arch.weights.pretrained import Weights, build, check_classes, choose_restorer, load, read_weights
 
+# The official code reads its files by `torch.load` alone.
 _SUFFIXES = {'lorair': ('.pth', '.safetensors'), 'official': ('.pth',)}
 # fixed in the code of the release
 _OFFICIAL_SIZES = {'prior_dim': 384, 'img_channel': 3, 'clip_grid': 2}
@@ -172,6 +173,7 @@ def export(
     names = named or [str(i) for i in range(lora['num_experts'])]
     if degradation not in names:
         raise OptionsError(f'--degradation is {degradation!r}{did_you_mean(degradation, names)}')
+    # By the network itself, as inference merges: the file gives what the experts would have given.
     state_dict = load(weights).merge(names.index(degradation)).state_dict()
     plain = Weights(output, 'restorer', state_dict, options, named or None, official=False, merged_for=degradation)
     plain.save(output)

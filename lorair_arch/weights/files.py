@@ -56,7 +56,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f'{path} is empty (0 bytes): copy or download it again')
     if head[5:9] == b'\0\0\0{':  # 8 bytes of length, little-endian, then a JSON header
         return _load_safetensors(path)
-    if head.startswith(b'PK'):
+    if head.startswith(b'PK'):  # PyTorch's files since 1.6 are zip archives
         _check_zip(path)
     elif head[:1] != b'\x80':  # a pickle of protocol 2 or later: PyTorch before 1.6
         raise CheckpointError(f'{path} seems to be {_guess(head)}, {_WANTED}')
@@ -77,6 +77,7 @@ def read_description(path: str | os.PathLike) -> dict[str, Any]:
     try:
         with path.open('rb') as file:
             head = file.read(9)
+        # Mapped, so that the tensors of a PyTorch file are not read.
         loaded = _load_safetensors(path, weights=False) if head[5:] == b'\0\0\0{' else _load_pickle(path, mmap=True)
     except (OSError, CheckpointError):
         return {}
@@ -97,6 +98,7 @@ def save_file(obj: dict[str, Any], path: str | os.PathLike) -> None:
     content = _safetensors_bytes(obj) if Path(path).suffix == '.safetensors' else None
 
     def read_back(temporary: Path) -> None:
+        # From the disk, as `writing` has dropped what the system kept in memory.
         if not (_can_be_loaded(temporary) if content is None else temporary.read_bytes() == content):
             raise OSError(errno.EIO, 'what was read back is not what was written')
 
@@ -128,6 +130,7 @@ def _load_safetensors(path: Path, weights: bool = True) -> dict[str, Any]:
 def _safetensors_bytes(obj: dict[str, Any]) -> bytes:
     # a clone of its own for each tensor: safetensors refuses views of shared memory and channels_last
     params = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in obj['params'].items()}
+    # What other readers of safetensors, such as transformers, look for.
     metadata = {'format': 'pt'}
     if 'lorair' in obj:
         metadata['lorair'] = json.dumps(obj['lorair'])
@@ -164,6 +167,7 @@ def _can_be_loaded(path: Path) -> bool:
 
 def _load_pickle(path: Path, mmap: bool = False) -> Any:
     try:
+        # A file that was saved on a GPU must open without one; a pickle can run any code, hence weights alone.
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise unsafe_pickle(path, error) from error

@@ -47,6 +47,7 @@ def state_dict_of(path: str | os.PathLike, param_key: str = 'params') -> tuple[S
     if wrong is not None or not state_dict:
         found = f'{wrong!r} is a {type(state_dict[wrong]).__name__}' if state_dict else 'there is no tensor in it'
         raise CheckpointError(f'{path} holds no state dict: {found}')
+    # What DistributedDataParallel and torch.compile put before names.
     state_dict = {re.sub(r'^(module\.|_orig_mod\.)+', '', key): value for key, value in state_dict.items()}
     if official_kind(state_dict):
         try:
@@ -72,6 +73,7 @@ def load_into(
         CheckpointError: As `check_fit`. The network is unchanged then.
     """
     check_fit(net, state_dict, allow_missing, path)
+    # Not strict, as `check_fit` has been: it knows what may be missing.
     net.load_state_dict(state_dict, strict=False)
 
 
@@ -85,6 +87,7 @@ def check_fit(
     """
     own = net.state_dict()
     optional = {key for key in own if key.endswith(tuple(allow_missing))}
+    # Of each ending all or none: a part of the experts would pass for the whole.
     partial = {_ending(key) for key in optional if key in state_dict}
     missing = [key for key in own if key not in state_dict and (key not in optional or _ending(key) in partial)]
     extra = [key for key in state_dict if key not in own]
@@ -104,7 +107,7 @@ def check_fit(
             f'{path} does not fit {type(net).__name__}: it seems to hold {describe(state_dict)}; {"; ".join(problems)}'
         )
     for key, value in state_dict.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value).all():  # last, as it reads every number
             raise CheckpointError(f'{path} holds infinite or undefined numbers in {key}: its training has diverged')
 
 
@@ -244,6 +247,7 @@ def _restorer(state_dict: StateDict) -> dict:
 
 def _router(state_dict: StateDict) -> dict:
     width, _, patch_size, _ = state_dict['clip.conv1.weight'].shape
+    # A position for each patch, and one for the class token.
     grid = round((len(state_dict['clip.positional_embedding']) - 1) ** 0.5)
     vision = {
         'image_size': grid * patch_size,

@@ -29,6 +29,7 @@ _RESTORER = (
     (r'\.conv\.(weight|bias)$', r'.\1'),
     (r'\.(lora_[AB])_list$', r'.\1'),
 )
+# The other way round, from the last rule to the first; norms are not wrapped there.
 _RESTORER_BACK = (
     (r'\.(lora_[AB])$', r'.\1_list'),
     (r'(?<!norm)(?<!norm\d)\.(weight|bias)$', r'.conv.\1'),
@@ -46,6 +47,7 @@ _ROUTER = (
     (_VISION + 'embeddings.position_embedding.weight', 'clip.positional_embedding'),
     (_VISION + 'pre_layrnorm.', 'clip.ln_pre.'),  # sic: the misspelling is in transformers
     (_VISION + 'post_layernorm.', 'clip.ln_post.'),
+    # A linear layer there, a matrix to multiply with here: transposed below.
     (_TOWER + 'visual_projection.weight', 'clip.proj'),
     ('.layer_norm1.', '.ln_1.'),
     ('.layer_norm2.', '.ln_2.'),
@@ -144,6 +146,7 @@ def _router_to_official(state_dict: StateDict) -> StateDict:
             value = value.T.contiguous()
         if '.attn.in_proj_' in key:
             for name, chunk in zip(_QKV, value.chunk(3), strict=True):
+                # A copy: `torch.save` keeps the whole tensor behind a view.
                 renamed[key.replace('attn.in_proj_', f'self_attn.{name}.')] = chunk.clone()
         else:
             renamed[key] = value

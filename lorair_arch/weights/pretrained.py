@@ -53,6 +53,7 @@ class Weights:
         both = {**self.state_dict, **experts.state_dict}
         whole = replace(experts, path=f'{self.path} with {experts.path}', kind='restorer', state_dict=both)
         with torch.device('meta'):
+            # The file that describes the network is to blame if it cannot be built.
             net = build(replace(whole, path=experts.path) if experts.network else whole)
         base = tuple(key for key in net.state_dict() if not key.endswith(_EXPERTS))
         check_fit(net, self.state_dict, _EXPERTS, self.path)
@@ -156,6 +157,7 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     files: dict[str, Weights] = {}
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     for path in _files(Path(path).expanduser() for path in paths):
+        # Averaged weights are those that validation measured.
         state_dict, meta = state_dict_of(path, 'params_ema')
         meta = meta or {}
         kind = meta.get('kind') or kind_of(state_dict)
@@ -181,6 +183,7 @@ def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
+        # Hidden files may be half-written ones, see `writing`.
         found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith('.'))
         if not found:
             raise CheckpointError(f'folder {path} holds no weights ({", ".join(_SUFFIXES)}): check the path')

@@ -44,7 +44,9 @@ def expert_linear(
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
+        # Autocast does not look into functions with gradients of their own.
         x = x.to(torch.get_autocast_dtype(device))
+    # Its channels come in the order of `weight.flatten(1)`: [in, k, k].
     patches = x if stride == 1 else F.pixel_unshuffle(x, stride)
     rows = patches.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [B, n, in * k * k]
     # Merging touches in * out numbers for each image, the two factors n * (in + out). A step that trains the experts
@@ -52,6 +54,7 @@ def expert_linear(
     way = _Merged if rows.shape[1] >= rows.shape[2] else _LowRank
     with torch.autocast(device, enabled=False):  # a small change of W must not be rounded away before it is added
         y = way.apply(rows, weight.flatten(1), bias, a, b, scale)
+    # Rows of pixels are what channels_last memory holds: a view.
     return y.unflatten(1, patches.shape[2:]).permute(0, 3, 1, 2)
 
 
@@ -74,10 +77,13 @@ class _Merged(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, merged, a, b = ctx.saved_tensors
         grad_x = torch.bmm(grad, merged) if ctx.needs_input_grad[0] else None
+        # Added up in float32: bf16 has 8 bits, too few for a sum over all pixels.
         grad_bias = grad.sum((0, 1), dtype=a.dtype) if ctx.needs_input_grad[2] else None
+        # W is frozen: two thin products each, in place of the gradient of every image's merged weight.
         if not ctx.needs_input_grad[1]:
             inner, grad_inner = _inner(x, a), _grad_inner(grad, b)
             return grad_x, None, grad_bias, *_grad_factors(x, grad, a, b, inner, grad_inner, ctx.scale), None
+        # W learns too, and the gradient that it needs gives those of A and B along the way.
         grad_merged = torch.bmm(grad.mT, x).to(a.dtype)
         grad_weight = grad_merged.sum(0)
         grad_merged = grad_merged.view(*b.shape[:2], -1)
@@ -94,6 +100,7 @@ class _LowRank(torch.autograd.Function):
         ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         inner = _inner(x, a)
+        # `inner` has r numbers in place of `in`: little to keep, and spares a product.
         ctx.save_for_backward(x, weight, a, b, inner)
         ctx.scale = scale
         y = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
@@ -143,7 +150,7 @@ def _grad_factors(
     return grad_a.to(a.dtype).mul_(scale), grad_b.to(b.dtype).mul_(scale)
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for types alone: experts.py imports this file
     from lorair_arch.archs.experts import Routing
 
 # Up to this many pixels for each channel a level keeps its batch together. With 4 crops of 128 pixels, a step that
@@ -173,6 +180,7 @@ class Groups:
         if self.routing is None:
             return Groups([module(self.parts[0], None, *more)], None)
         channels, height, width = self.parts[0].shape[1:]
+        # Merging costs as much as the channels squared, whatever the size: the more pixels, the less it matters.
         apart = height * width > _BATCH_PIXELS * channels and kernels.enabled('groups')
         chosen = self.routing.groups if apart else [self.routing]
         sizes = [len(experts) for experts in chosen]
@@ -183,6 +191,7 @@ class Groups:
         """Adds features of twice the channels and half the size, which `up` doubles once more, to these."""
         if self.routing is None:
             return Groups([add_upsampled(self.parts[0], up, x.parts[0])], None)
+        # The smaller level may have run the batch whole, and this one in groups.
         wide = _cut(x.run(up).parts, [len(part) for part in self.parts])
         return Groups([part + nn.functional.pixel_shuffle(y, 2) for part, y in zip(self.parts, wide)], self.routing)
 

@@ -26,6 +26,7 @@ def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
     Returns:
         [B, C, H - height + 1, W - width + 1].
     """
+    # A loop over slices: a GPU would be given hundreds of tiny kernels, and `out=` knows no gradients.
     slides = x.device.type == 'cpu' and not torch.is_grad_enabled() and kernels.enabled('sliding')
     for dim, size in zip((2, 3), window):
         if size == x.shape[dim]:
@@ -48,6 +49,7 @@ def _slide(x: Tensor, dim: int, size: int) -> Tensor:
     """Means along one axis, slice after slice."""
     shape = list(x.shape)
     shape[dim] += 1 - size
+    # As the features lie: so each slice of rows is one piece of memory.
     sums = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     slices, out = x.unbind(dim), sums.unbind(dim)
     torch.sum(x.narrow(dim, 0, size), dim, out=out[0])
@@ -61,8 +63,7 @@ def spread(x: Tensor, height: int, width: int, rows: slice = slice(None)) -> Ten
 
     Args:
         x: Local means; a global mean, [B, C, 1, 1], stays as it is, and so does what has the size already.
-        height: See above.
-        width: See above.
+        height, width: See above.
         rows: Gives these rows of the result alone: with all of them, the means would once more exist in full size.
     """
     if x.shape[2:].numel() == 1 or x.shape[2:] == (height, width):

@@ -38,6 +38,7 @@ def in_strips(function: Callable[..., Tensor], experts: object, x: Tensor, *more
     one_strip = x.numel() <= _NUMBERS.get(x.device.type, x.numel())  # spares the copies into the result
     if experts is not None or _whole() or one_strip:
         return function(x, *(spread(part, height, width) for part in more))
+    # In place where no other strip reads these rows; with a halo the neighbours do.
     y = torch.empty_like(x) if halo else x
     for strip, seen, inner in strips(x, halo):
         images, _, rows = strip
@@ -63,6 +64,7 @@ def add_upsampled(skip: Tensor, up: nn.Module, x: Tensor) -> Tensor:
 
 
 def _whole() -> bool:
+    # Autograd keeps the features for the gradient: sums in place would destroy them.
     return torch.is_grad_enabled() or not kernels.enabled('strips')
 
 
@@ -77,7 +79,9 @@ def strips(x: Tensor, halo: int = 0) -> Iterator[tuple[Place, Place, Place]]:
         Indices: of a strip, of what it sees, and of the former within the latter.
     """
     batch, channels, height, width = x.shape
+    # Devices of which nothing was measured run whole.
     most = _NUMBERS.get(x.device.type, x.numel()) // (channels * width)  # rows
+    # Eight rows at least: one above and one below then cost a quarter more at most.
     images, rows = max(most // height, 1), min(max(most, 8), height)
     every = slice(None)
     for first in range(0, batch, images):

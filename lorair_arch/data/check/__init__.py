@@ -76,6 +76,7 @@ def _read(parts: list[Part]) -> dict[str, Facts | str]:
     """Reads each image once; gives its facts, or what is wrong with it, by its path."""
     images = {image.path: image for part in parts for image in part.images}
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    # Threads: decoders let go of Python's lock, and LMDBs stay open for all.
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(_look, images.values())
         return dict(zip(images, tqdm(found, 'Reading', len(images), leave=False, unit='image', disable=None)))

@@ -93,6 +93,7 @@ def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
     """
     options = checked(OPTIONS, options, where)
     if isinstance(options, list):
+        # `partial` of functions of the module: a lambda cannot be sent to spawned workers.
         return partial(_one_after_the_other, [_build_one(step) for step in options])
     return _build_one(options)
 

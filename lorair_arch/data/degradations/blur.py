@@ -21,6 +21,7 @@ def blur(image: np.ndarray, rng: np.random.Generator, sigma: Range = (1, 4)) -> 
     """
     along, across = rng.uniform(*sigma, size=2)
     angle = rng.uniform(0, np.pi)
+    # Beyond three deviations there is less than 0.3% of a Gaussian's weight, along either axis.
     radius = int(np.ceil(3 * max(along, across)))
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -80,13 +81,16 @@ def line_kernel(length: float, angle: float, bends: tuple[float, float] | np.nda
     t = np.linspace(-1, 1, 8 * kernel.shape[0])
     turned = np.deg2rad(angle + bends[0] * t + bends[1] * (2 * t**2 - 1))
     step = max(length - 1, 0) / 2 * (t[1] - t[0])
+    # Rows count downwards: the sign makes angles counter-clockwise.
     x, y = np.cumsum(np.cos(turned)) * step, -np.cumsum(np.sin(turned)) * step
+    # Centred: a kernel off its middle would also shift the image against its ground truth.
     x, y = radius + x - x.mean(), radius + y - y.mean()
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     for dx in (0, 1):
         for dy in (0, 1):
             share = (1 - np.abs(x - left - dx)) * (1 - np.abs(y - top - dy))
             column, row = np.clip(left + dx, 0, 2 * radius), np.clip(top + dy, 0, 2 * radius)
+            # `+=` would count samples that share a pixel once.
             np.add.at(kernel, (row, column), share.astype(np.float32))
     return kernel / kernel.max()
 

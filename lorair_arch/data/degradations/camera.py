@@ -60,12 +60,12 @@ def camera_noise(
         read: standard deviation of the signal-independent noise in 8-bit levels (0 to 255), in linear light.
         quality: quality of the JPEG, whole numbers from 1 to 100.
     """
-    light = np.power(image, np.float32(2.2))
+    light = np.power(image, np.float32(2.2))  # 2.2: the usual approximation of sRGB's curve
     gains = np.array([rng.uniform(1.4, 2.4), 1, rng.uniform(1.4, 2.4)], np.float32)  # white balance of daylight
     variance = np.float32(rng.uniform(*shot)) * light * gains + (np.float32(rng.uniform(*read) / 255) * gains) ** 2
     grain = np.sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32)
     seen = np.zeros_like(image)
-    seen[::2, ::2, 0], seen[1::2, 1::2, 2] = grain[::2, ::2, 0], grain[1::2, 1::2, 2]
+    seen[::2, ::2, 0], seen[1::2, 1::2, 2] = grain[::2, ::2, 0], grain[1::2, 1::2, 2]  # Bayer's pattern, RGGB
     seen[::2, 1::2, 1], seen[1::2, ::2, 1] = grain[::2, 1::2, 1], grain[1::2, ::2, 1]
     for channel, kernel in enumerate((_RED_BLUE, _GREEN, _RED_BLUE)):
         light[..., channel] += cv2.filter2D(seen[..., channel], -1, kernel, borderType=cv2.BORDER_REFLECT)
@@ -96,6 +96,7 @@ def lowlight(
         sigma: standard deviation of the signal-independent noise in 8-bit levels (0 to 255).
     """
     dark = rng.uniform(*beta) * (rng.uniform(*alpha) * image) ** rng.uniform(*gamma)
+    # One channel is left as it is, one gets the whole cast, one something between.
     tint = 1 - rng.uniform(*cast) * rng.permutation([0, rng.random(), 1])
     return sensor_noise((dark * tint).astype(np.float32), rng, shot, sigma)
 
@@ -115,6 +116,7 @@ def jpeg(image: np.ndarray, rng: np.random.Generator, quality: Range = (10, 40),
     setting = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1))]
     top, left = rng.integers(int(shift[0]), int(shift[1]) + 1, size=2)
     bgr = np.rint(image[..., ::-1] * 255).astype(np.uint8)
+    # Blocks begin at the corner of a file: rows and columns before the image move it off them.
     bgr = cv2.copyMakeBorder(bgr, top, 0, left, 0, cv2.BORDER_REPLICATE)
     _, content = cv2.imencode('.jpg', bgr, setting)
     return cv2.imdecode(content, cv2.IMREAD_COLOR)[top:, left:, ::-1].astype(np.float32) / 255

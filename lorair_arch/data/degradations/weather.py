@@ -38,6 +38,7 @@ def rain(
     across, brightest = rng.uniform(*width), np.float32(rng.uniform(*intensity))
     for near in (1, 0.6, 0.35):
         # Far drops are smaller, fainter and more numerous; the ends of every streak fade out.
+        # Room for the blur across, which would else be cut off at the kernel's edge.
         streak = np.pad(line_kernel(longest * near, direction), int(np.ceil(across)))
         streak = cv2.GaussianBlur(streak, (0, 0), across * near / 2 + 0.2) * _window(streak.shape[0])
         image = image + brightest * np.float32(near) * _scatter(image.shape, rng, amount / near, streak / streak.max())
@@ -114,6 +115,7 @@ def raindrop(
         axes = round(across), round(across * rng.uniform(1, 1.5))
         cv2.ellipse(mask, (round(x), round(y)), axes, rng.uniform(-15, 15), 0, 360, 1.0, -1)
     mask = cv2.GaussianBlur(mask, (0, 0), 1.5)[..., None]
+    # A drop is a lens: it shows the scene upside down, and out of focus.
     behind = cv2.GaussianBlur(image, (0, 0), 6)[::-1, ::-1]
     return np.clip(image * (1 - mask) + mask * (0.1 + 0.9 * behind), 0, 1)
 
@@ -129,6 +131,7 @@ def _depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     # the guided filter: in every window the depth is a linear function of the grey image
     grey, window = image.mean(axis=2), (max(3, min(height, width) // 8),) * 2
     mean_i, mean_d, mean_id, mean_ii = (cv2.blur(a, window) for a in (grey, depth, grey * depth, grey * grey))
+    # 1e-3 is the filter's regularisation: flat windows get a flat depth.
     slopes = (mean_id - mean_i * mean_d) / (mean_ii - mean_i * mean_i + 1e-3)
     depth = cv2.blur(slopes, window) * grey + cv2.blur(mean_d - slopes * mean_i, window)
     return np.clip(depth, 0, 1).astype(np.float32)

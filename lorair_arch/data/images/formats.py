@@ -26,7 +26,7 @@ def prepare(kind: str, path: str) -> None:
             plugin = importlib.import_module(module)
         except ImportError as error:
             raise DataError(f"'{path}' is read with the package {module}: pip install 'lorair[{extra}]'") from error
-        if kind == 'HEIF':
+        if kind == 'HEIF':  # the other plugin registers itself when it is imported
             plugin.register_heif_opener()
 
 
@@ -34,8 +34,7 @@ def deep_pixels(image: Image.Image, content: bytes | memoryview, path: str) -> n
     """Gives all bits of an image that has more than 8 of them.
 
     Args:
-        image: what Pillow makes of it.
-        content: the file.
+        image, content: what Pillow makes of it, and the file.
         path: its name, for messages.
 
     Returns:
@@ -50,11 +49,13 @@ def deep_pixels(image: Image.Image, content: bytes | memoryview, path: str) -> n
 
 def _jpeg2000(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
     size = content.find(b'\xff\x51')  # the segment with the bits of the first component
+    # 40 bytes behind the marker SIZ; the highest bit says that values are signed, the others are one less.
     bits = (content[size + 40] & 0x7F) + 1
     return (imagecodecs.jpeg2k_decode(content), bits) if bits > 8 else None
 
 
 def _avif(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    # The third byte of the AV1 configuration: bit 6 says more than 8 bits, bit 5 then 12.
     flags = content[content.find(b'av1C') + 6]
     bits = 12 if flags & 0x20 else 10 if flags & 0x40 else 8
     return (imagecodecs.avif_decode(content), bits) if bits > 8 else None
@@ -71,11 +72,13 @@ def _heif(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
     bits = image.info.get('bit_depth', 8)
     if bits <= 8:
         return None
+    # pillow_heif moves the values up to 16 bits, by which white is less than 65535: `full_range` stretches them.
     pixels = np.asarray(pillow_heif.open_heif(content, convert_hdr_to_8bit=False))
     return pixels >> (16 - bits), bits
 
 
 def _ppm(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
+    # Magic number, width, height, largest value, with comments anywhere between; a bitmap has no largest value.
     words = re.sub(rb'#[^\n]*', b'', content[:4096]).split(maxsplit=4)
     largest = int(words[3]) if words[0] not in (b'P1', b'P4') else 1
     if largest < 256:
@@ -86,6 +89,7 @@ def _ppm(image: Image.Image, content: bytes) -> tuple[np.ndarray, int] | None:
     if pixels is None:  # it says why on the console alone
         raise ValueError('truncated')
     pixels = pixels if pixels.ndim == 2 else pixels[..., ::-1]
+    # The largest value may be any, and is white.
     return np.rint(pixels * (65535 / largest)).astype(np.uint16), 16
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lorair_arch.errors import DataError
 
-# What can be decoded; HEIC and JPEG XL with a package more, see `_EXTRAS`.
+# What can be decoded; HEIC and JPEG XL with a package more, see `formats._EXTRAS`.
 IMAGE_SUFFIXES = (
     '.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.pnm', '.gif', '.tga', '.apng',
     '.jpe', '.jfif', '.mpo', '.jp2', '.j2k', '.jpx', '.jpf', '.avif', '.heic', '.heif', '.hif', '.jxl', '.qoi', '.dib',
@@ -26,7 +26,7 @@ _STARTS = {
     b'\x89PNG\r\n\x1a\n': 'PNG',
     b'II*\0': 'TIFF',
     b'MM\0*': 'TIFF',
-    b'II+\0': 'TIFF',
+    b'II+\0': 'TIFF',  # BigTIFF, with offsets of 64 bits
     b'MM\0+': 'TIFF',
     b'GIF8': 'GIF',
     b'BM': 'BMP',
@@ -75,9 +75,11 @@ def kind_of(content: bytes | memoryview, path: str) -> str:
     Raises:
         DataError: if it is one that is known and not read.
     """
+    # SVG and web pages may begin with a comment or a mark; all others show in the first few bytes.
     head = bytes(content[:512])
     kind = next((kind for start, kind in _STARTS.items() if head.startswith(start)), '')
     if head[4:8] == b'ftyp':
+        # The first box has its length in front, and lists the brands that can read the file.
         brands = head[8 : int.from_bytes(head[:4], 'big')]
         kind = next((kind for brand, kind in _BRANDS.items() if brand in brands), '')
     elif head[:4] == b'RIFF' and head[8:12] == b'WEBP':
@@ -88,9 +90,10 @@ def kind_of(content: bytes | memoryview, path: str) -> str:
         kind = 'a web page (a download gave a page instead of the file); download it again'
     elif b'<svg' in head:
         kind = 'an SVG file; save it as PNG'
+    # Many raw files are TIFF files to look at: Canon's say CR, of others the suffix alone tells.
     if kind == 'raw' or (kind == 'TIFF' and head[8:10] == b'CR') or path.lower().endswith(RAW_SUFFIXES):
         kind = RAW
-    if kind.startswith('a'):
+    if kind.startswith('a'):  # formats are names, refusals begin with an article
         raise DataError(f"'{path}' is {kind}")
     return kind
 
@@ -112,11 +115,13 @@ def jpeg_header(content: bytes | memoryview) -> Header:
     header, at = Header(), 2
     while found := _MARKER.search(content, at):
         marker, at = content[found.start() + 1], found.end()
-        if marker == 0xD9:
+        if marker == 0xD9:  # EOI
             return header._replace(whole=True)
+        # SOF0 to SOF15, the frame; among their numbers are DHT, JPG and DAC.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 8 <= len(content):
             bits, height, width, channels = struct.unpack_from('>BHHB', content, at + 2)
             header = header._replace(size=(width, height), bits=bits, channels=channels)
+        # Over the segment, which may hold a thumbnail with markers of its own.
         at += int.from_bytes(content[at : at + 2], 'big')
     return header
 
@@ -128,9 +133,10 @@ def png_header(content: bytes | memoryview) -> Header:
     header, at, name = Header(struct.unpack_from('>II', content, 16)), 8, b''
     while at + 12 <= len(content) and name != b'IEND':
         length, name = struct.unpack_from('>I4s', content, at)
+        # The control chunk of an animation begins with the number of its frames.
         if name == b'acTL' and length == 8:
             header = header._replace(frames=struct.unpack_from('>I', content, at + 8)[0])
-        at += 12 + length
+        at += 12 + length  # length, name and checksum have four bytes each
     return header._replace(whole=name == b'IEND' and at <= len(content))
 
 

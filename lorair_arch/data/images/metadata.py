@@ -52,8 +52,10 @@ def opened(content: bytes | memoryview, formats: Sequence[str] | None = None) ->
 def read_metadata(content: bytes | memoryview) -> Metadata:
     """Reads what comes along with the pixels of a file that can be decoded."""
     exif, icc, frames = Image.Exif(), None, 1
+    # TIFF's orientation is obeyed when it is decoded, see `decode_photo`.
     is_tiff = is_upright = content[:2] in (b'II', b'MM')
     try:
+        # 42 is TIFF's number in either byte order; BigTIFF has 43, which Pillow's EXIF data do not know.
         if is_tiff and 42 in content[2:4]:  # a TIFF file is built like EXIF data, also where Pillow cannot open it
             exif.load(b'Exif\0\0' + bytes(content))
             icc = exif.get(Base.InterColorProfile)
@@ -76,10 +78,11 @@ def with_exif(photo: Photo, exif: Image.Exif | None) -> Photo:
     height, width = photo.pixels.shape[:2]
     try:
         for tag in list(exif):
+            # Strips, compression and the like of the old file would be lies about the new one.
             if (tag <= _LAST_OF_TIFF and tag not in _DESCRIPTIVE) or tag in _OTHER_DATA:
                 del exif[tag]
         if Base.Orientation in exif:
-            exif[Base.Orientation] = 1
+            exif[Base.Orientation] = 1  # the pixels are upright now: viewers would turn them once more
         camera = exif.get_ifd(IFD.Exif) if IFD.Exif in exif else {}  # asked for, Pillow would make one
         for tag, side in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
             if tag in camera:

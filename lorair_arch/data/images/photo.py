@@ -65,6 +65,7 @@ def full_range(channels: np.ndarray, bits: int, path: str) -> np.ndarray:
     Raises:
         DataError: if they are something else.
     """
+    # What floats and 32 bits mean by white differs from file to file.
     if channels.dtype.kind not in 'bu' or bits > 16:
         raise DataError(f"image '{path}' has {channels.dtype} pixels; convert it to 8 or 16 bits")
     if bits in (8, 16):
@@ -76,6 +77,7 @@ def full_range(channels: np.ndarray, bits: int, path: str) -> np.ndarray:
 def undo_multiplication(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Divides colours [H, W, C] by the alpha channel [H, W] that they were multiplied with; under 0 they stay."""
     top = np.iinfo(colours.dtype).max
+    # Nothing can be divided by 0: under full transparency any colour is right.
     share = np.where(alpha, alpha, top)[..., None].astype(np.float64)
     return np.minimum(np.rint(colours * (top / share)), top).astype(colours.dtype)
 
@@ -111,7 +113,7 @@ def from_pillow(image: Image.Image, path: str) -> Photo:
     mode = image.mode
     if mode in ('CMYK', 'LAB'):
         return _to_srgb(image, image.info.get('icc_profile'))
-    if mode in ('I', 'F') or mode.startswith('I;16'):
+    if mode in ('I', 'F') or mode.startswith('I;16'):  # before `convert`, which would cut them at 255
         return _deep(np.asarray(image), path)
     if 'transparency' in image.info:  # one colour, or the colours of a palette
         wanted = 'LA' if mode in ('1', 'L') else 'RGBA'
@@ -144,6 +146,7 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Photo:
     srgb = ImageCms.createProfile('sRGB')
     if image.mode == 'LAB':
         image = ImageCms.profileToProfile(image, ImageCms.createProfile('LAB'), srgb, outputMode='RGB')
+        # b'' and not None: the profile of the file must not be put back, it speaks of the old colours.
         return Photo(np.asarray(image), icc=b'', notes=('its Lab colours became sRGB',))
     if icc and _space(icc) == 'CMYK':
         try:
@@ -167,4 +170,5 @@ def _deep(values: np.ndarray, path: str) -> Photo:
     """Takes Pillow's 16-bit grey, which older versions of it hold in 32 bits."""
     if values.dtype.kind == 'i' and values.min() >= 0 and values.max() < 2**16:
         values = values.astype(np.uint16)
+    # Some modes (I;16B) keep the byte order of the file, with which PyTorch does not compute.
     return photo_of(full_range(values.astype(values.dtype.newbyteorder('='), copy=False), 8 * values.itemsize, path))

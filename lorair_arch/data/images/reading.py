@@ -40,7 +40,7 @@ def complete_photo(content: bytes | memoryview, path: str) -> Photo:
     """Decodes an image as `read_photo` reads a file."""
     photo = decode_photo(content, path)
     icc, exif, orientation, frames = read_metadata(content)
-    photo = with_exif(photo.upright(orientation), exif)
+    photo = with_exif(photo.upright(orientation), exif)  # turned first: the EXIF data get its sides
     if frames > 1:
         photo = photo._replace(notes=(*photo.notes, 'the smaller or other images behind the first are left out'))
     if icc and photo.icc is None and not colours.profile_fits(icc, photo.pixels):
@@ -100,8 +100,8 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 def _decode_jpeg(content: bytes | memoryview, path: str) -> Photo:
     header = jpeg_header(content)
-    check_whole(header.whole, path)
-    check_size(header.size, path)
+    check_whole(header.whole, path)  # libjpeg fills what is missing with grey, and merely warns
+    check_size(header.size, path)  # before decoding: a few bytes can claim gigabytes
     # With a frame more, JPEGs are photographs with a preview or what a brighter screen needs, not animations.
     if header.channels == 4:
         return colours.from_pillow(opened(content, ('JPEG',)), path)
@@ -113,7 +113,7 @@ def _decode_png(content: bytes | memoryview, path: str) -> Photo:
     check_whole(header.whole, path)
     check_size(header.size, path)
     check_single(header.frames, path)
-    return photo_of(imagecodecs.png_decode(content))
+    return photo_of(imagecodecs.png_decode(content))  # not by Pillow, which cuts colours of 16 bits to 8
 
 
 def _decode_tiff(content: bytes | memoryview, path: str) -> Photo:
@@ -126,6 +126,7 @@ def _decode_other(content: bytes | memoryview, path: str) -> Photo:
     kind = kind_of(content, path)
     prepare(kind, path)
     if kind == 'WEBP':
+        # RIFF's length counts what follows its first 8 bytes.
         check_whole(8 + int.from_bytes(content[4:8], 'little') <= len(content), path)
     # one format alone: others of Pillow's run programs (EPS); a TGA has no beginning to know it by
     with opened(content, (kind or 'TGA',)) as image:

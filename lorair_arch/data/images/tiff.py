@@ -32,7 +32,7 @@ _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
 
 def decode_tiff(content: bytes | memoryview, path: str) -> Photo:
-    """Decodes a TIFF file of one image, upright; see `images.decode_photo`."""
+    """Decodes a TIFF file of one image, upright; see `reading.decode_photo`."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = _only_page(file, path)
         check_size((page.imagewidth, page.imagelength), path)
@@ -52,6 +52,7 @@ def decode_tiff(content: bytes | memoryview, path: str) -> Photo:
 def _only_page(file: tifffile.TiffFile, path: str) -> TiffPage:
     """Gives the page that is the image, not a thumbnail or mask of it, if it is the only one."""
     first = file.pages[0]
+    # 34892 are a camera's linear pixels. Raw files may begin with a preview, a page of reduced size.
     if _DNG in first.tags or first.subfiletype & _REDUCED or first.photometric in (PHOTOMETRIC.CFA, 34892):
         raise DataError(f"'{path}' is {RAW}")
     pages = [page for page in file.pages if not page.subfiletype & (_REDUCED | _MASK)]
@@ -64,13 +65,16 @@ def _only_page(file: tifffile.TiffFile, path: str) -> TiffPage:
 
 def _decode(page: TiffPage, path: str) -> Photo:
     colour_count = _COLOURS.get(page.photometric)
+    # Data workers are processes already: threads in each would compete for the same cores.
     channels = page.asarray(maxworkers=1)
+    # Planes: each channel is stored on its own.
     channels = np.moveaxis(channels, 0, -1) if page.axes == 'SYX' else channels
     channels = channels[..., None] if page.axes == 'YX' else channels
     if colour_count is None or channels.ndim != 3 or channels.shape[2] < colour_count:
         kind = getattr(page.photometric, 'name', page.photometric)
         raise DataError(f"image '{path}' has {kind} pixels; convert it to RGB or grey")
     bits = page.bitspersample
+    # Numbers of colours are no brightness: stretched, they would point elsewhere.
     channels = channels if page.photometric == PHOTOMETRIC.PALETTE else full_range(channels, bits, path)
     kinds = list(page.extrasamples) + [0] * (channels.shape[2] - colour_count - len(page.extrasamples))
     alpha, notes = None, ()
@@ -83,7 +87,7 @@ def _decode(page: TiffPage, path: str) -> Photo:
             notes = ('a channel that is neither colour nor alpha is left out',)
     photo = _in_rgb(channels[..., :colour_count], page, path)
     pixels = photo.pixels
-    if alpha is not None and associated:
+    if alpha is not None and associated:  # associated: the file has its colours multiplied with alpha
         pixels = undo_multiplication(pixels.reshape(*alpha.shape, -1), alpha).reshape(pixels.shape)
     return photo._replace(pixels=pixels, alpha=alpha, notes=photo.notes + notes)
 
@@ -92,9 +96,10 @@ def _in_rgb(values: np.ndarray, page: TiffPage, path: str) -> Photo:
     """Brings the colours [H, W, C] of a page, uint8 or uint16, to grey or RGB."""
     kind = page.photometric
     if kind == PHOTOMETRIC.PALETTE:
+        # TIFF keeps its palettes in 16 bits.
         return Photo((page.colormap >> 8).astype(np.uint8).T[values[..., 0]])
     if kind == PHOTOMETRIC.MINISWHITE:
-        return Photo(np.iinfo(values.dtype).max - values[..., 0])
+        return Photo(np.iinfo(values.dtype).max - values[..., 0])  # 0 is white, as ink on paper
     if kind == PHOTOMETRIC.MINISBLACK:
         return Photo(values[..., 0])
     if kind in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):

@@ -26,6 +26,7 @@ _TRANSPARENT = (*_DEEP, '.webp')
 _GREY = (*_DEEP, '.jpg', '.jpeg', '.bmp')
 _DESCRIBED = (*_TRANSPARENT, '.jpg', '.jpeg')
 _NAMES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.bmp': 'BMP', '.webp': 'WEBP', '.ppm': 'PPM'}
+# A segment has its length in 16 bits, and counts their two bytes along.
 _LONGEST_EXIF_IN_JPEG = 65533
 _PNG = imagecodecs.PNG
 
@@ -96,7 +97,7 @@ def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
         struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
         for name, data in chunks.items()
     )
-    return png[:PNG_HEADER] + more + png[PNG_HEADER:]
+    return png[:PNG_HEADER] + more + png[PNG_HEADER:]  # iCCP must stand before the pixels
 
 
 def _parts(photo: Photo, suffix: str) -> Photo:
@@ -104,6 +105,7 @@ def _parts(photo: Photo, suffix: str) -> Photo:
     pixels = photo.pixels if suffix in _GREY else photo.rgb
     alpha = photo.alpha if suffix in _TRANSPARENT else None
     if pixels.dtype == np.uint16 and suffix not in _DEEP:
+        # 65535 = 257 * 255: white stays white.
         pixels, alpha = (None if x is None else np.rint(x / 257).astype(np.uint8) for x in (pixels, alpha))
     # a profile of grey pixels does not speak of three channels
     icc = photo.icc if suffix in _DESCRIBED and pixels.ndim == photo.pixels.ndim else None
@@ -120,8 +122,10 @@ def _channels(photo: Photo) -> np.ndarray:
 def _png(photo: Photo) -> bytes:
     chunks = {}
     if photo.icc:
+        # Any name, its end, and 0 for deflate, as PNG wants it.
         chunks[b'iCCP'] = b'ICC Profile\0\0' + zlib.compress(photo.icc)
     if photo.exif:
+        # PNG's chunk has no 'Exif' in front, JPEG's segment has.
         chunks[b'eXIf'] = photo.exif.removeprefix(b'Exif\0\0')
     return with_chunks(encode_png(_channels(photo)), chunks)
 
@@ -134,16 +138,18 @@ def _tiff(photo: Photo) -> bytes:
     tags = Image.Exif()
     if photo.exif:
         tags.load(photo.exif)
+    # One byte order for the whole file: that of the EXIF data, where there are any.
     tags.endian = order = tags.endian or '<'
     # differences to the pixel on the left compress better
     differences = np.diff(channels, axis=1, prepend=channels.dtype.type(0))
     strip = zlib.compress(differences.astype(channels.dtype.newbyteorder(order)).tobytes())
+    # Compression 8 is deflate, colours 1 grey from black and 2 RGB, planes 1 pixel by pixel, predictor 2 differences.
     layout = {
         256: width, 257: height, 258: (8 * channels.itemsize,) * count, 259: 8, 262: 1 if is_grey else 2,
         273: 0, 277: count, 278: height, 279: len(strip), 284: 1, 317: 2,
     }  # fmt: skip
     if photo.alpha is not None:
-        layout[338] = 2
+        layout[338] = 2  # 2: alpha with which the colours are not multiplied
     if photo.icc:
         layout[34675] = photo.icc
     for tag, value in layout.items():
