@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from os.path import expanduser
 from pathlib import Path
 
+from lorair_arch.archs import uncollected
 from lorair_arch.errors import DataError, Interrupted, LoRAIRError, OptionsError, sentence
 from lorair_arch.weights import DEFAULT
 
@@ -173,7 +174,8 @@ def _add_restore(verbs) -> None:
 
 
 def _restore(args: argparse.Namespace) -> None:
-    from lorair_arch.restoring.folders import restore_paths
+    with uncollected():
+        from lorair_arch.restoring.folders import restore_paths
 
     restore_paths(
         args.input, args.output, args.weights, args.tile, args.device, args.degradation, overwrite=args.overwrite
@@ -196,7 +198,8 @@ def _add_convert(verbs) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from lorair_arch.weights.convert import convert
+    with uncollected():
+        from lorair_arch.weights.convert import convert
 
     logger.info(convert(args.input, args.output, args.to, args.degradations, args.half, args.overwrite))
 
@@ -213,7 +216,8 @@ def _add_export(verbs) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from lorair_arch.weights.convert import export
+    with uncollected():
+        from lorair_arch.weights.convert import export
 
     logger.info(export(args.input, args.output, args.degradation, args.overwrite))
 

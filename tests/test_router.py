@@ -119,3 +119,11 @@ def test_without_a_network_the_error_says_what_to_do():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(OptionsError, match=message):
         DegradationRouter(num_degradations=3, **settings)
+
+
+def test_a_patch_size_that_is_not_given_is_open_clip_s():
+    vision = {key: value for key, value in VISION.items() if key != 'patch_size'} | {'image_size': 48}
+    router = DegradationRouter({'embed_dim': 16, 'vision_cfg': vision}, num_degradations=2)
+    assert router.clip.conv1.kernel_size == (16, 16)
+    with pytest.raises(OptionsError, match='image_size: found 40, expected a multiple of patch_size = 16'):
+        DegradationRouter({'embed_dim': 16, 'vision_cfg': vision | {'image_size': 40}}, num_degradations=2)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import open_clip
@@ -82,7 +82,8 @@ def _mistake_of_encoder(config: str) -> str | None:
 def _check_patches(vision: dict[str, Any], report: Report) -> None:
     if not isinstance(vision['layers'], int):  # a residual network
         return
-    size, patch, width, head = (vision.get(key, 64) for key in ('image_size', 'patch_size', 'width', 'head_width'))
+    whole = asdict(CLIPVisionCfg()) | vision
+    size, patch, width, head = (whole[key] for key in ('image_size', 'patch_size', 'width', 'head_width'))
     if size % patch:
         report('image_size', f'found {size}, expected a multiple of patch_size = {patch}')
     if width % head:
