@@ -25,6 +25,7 @@ import lorair_arch  # noqa: E402
 lorair_arch.register()
 
 import torch  # noqa: E402
+from tabulate import tabulate  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import bench  # noqa: E402
@@ -127,15 +128,12 @@ def _spread(values: Sequence[float], unit: str) -> dict:
 
 def as_table(results: dict[str, dict]) -> str:
     """Gives the results as a table: key, ratio (or value with its unit), spread, what it is."""
-    rows = [('key', 'ratio', 'spread', 'what it is')]
+    rows = []
     for key, result in results.items():
         value = result['value']
         shown, low, high = (_number(value[part], value['unit']) for part in ('median', 'low', 'high'))
         rows.append((key, f'{shown} {value["unit"]}'.strip(), f'{low} to {high}', result['what']))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, tuple('-' * width for width in widths))
-    lines = ('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in rows)
-    return '\n'.join(lines) + '\n'
+    return tabulate(rows, ('key', 'ratio', 'spread', 'what it is'), 'github', disable_numparse=True) + '\n'
 
 
 def _number(value: float, unit: str) -> str:
