@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench import perturb
 from lorair_arch.archs import experts as merging
 from lorair_arch.archs import kernels, reference
 from lorair_arch.archs.experts import ExpertConv2d, ExpertSettings, make_conv, route
 from lorair_arch.archs.kernels import grouping
 from lorair_arch.archs.lorair_arch import LoRAIR
+from measures import perturb
 
 TINY = {'width': 16, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1], 'prior_dim': 32}
 CONVS = {  # every kind of convolution of the network: in, out, kernel, settings

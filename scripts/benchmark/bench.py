@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import skimage
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lorair_arch.archs import reference
@@ -25,9 +25,8 @@ from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel, LoRAIRPretrainModel, RestorationModel
 from lorair_arch.training.loaders import build_train_loader
 from lorair_arch.weights.files import save_file
+from measures import STD, perturb
 
-# Weights far enough from their start, where many are 0, and small enough for finite activations.
-_STD = 0.02
 _NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')
 _EPOCH = 6  # times that each photograph is read
 
@@ -77,13 +76,6 @@ OFFICIAL = Setting(
     clip_model='ViT-L-14-336-quickgelu',
     matrix=8192,
 )
-
-
-def perturb(net: nn.Module, std: float = _STD) -> None:
-    """Moves every parameter off its start: experts, beta and gamma begin at 0, would hide mistakes and save work."""
-    with torch.no_grad():
-        for param in net.parameters():
-            param.add_(torch.randn_like(param) * std)
 
 
 @dataclass
@@ -146,7 +138,7 @@ class Bench:
         with torch.no_grad():
             for name, param in model.net.named_parameters():
                 if name.endswith('lora_B'):
-                    param.normal_(std=_STD)
+                    param.normal_(std=STD)
         return self._in_precision(model, bf16)
 
     def _in_precision(self, model: RestorationModel, bf16: bool | None = None) -> RestorationModel:
