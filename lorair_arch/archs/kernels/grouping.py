@@ -14,7 +14,7 @@ group runs a convolution of its own there too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,9 +150,6 @@ def _grad_factors(
     return grad_a.to(a.dtype).mul_(scale), grad_b.to(b.dtype).mul_(scale)
 
 
-if TYPE_CHECKING:  # for types alone: experts.py imports this file
-    from lorair_arch.archs.experts import Routing
-
 # Up to this many pixels for each channel a level keeps its batch together. With 4 crops of 128 pixels, a step that
 # trains the experts takes 1.20 times as long if all levels run in groups and 1.04 times if none does; with two experts
 # for each image 1.16 and 1.10 times.
@@ -164,10 +161,10 @@ class Groups:
 
     Args:
         parts: [b, C, H, W] each; together the batch, in its order.
-        routing: The experts of the batch; None in the plain network, which has one group.
+        routing: The `Routing` of the batch; None in the plain network, which has one group.
     """
 
-    def __init__(self, parts: Sequence[Tensor], routing: Routing | None) -> None:
+    def __init__(self, parts: Sequence[Tensor], routing: Any) -> None:  # a type of experts.py, which imports this file
         self.parts, self.routing = list(parts), routing
 
     def run(self, module: nn.Module, *more: Tensor) -> Groups:
