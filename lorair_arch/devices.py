@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+logger = logging.getLogger('lorair_arch')
+
 
 def gpu_count(distributed: bool = False) -> int:
     """Gives the number of GPUs of this machine; Apple's (`mps`) is one.
@@ -48,9 +50,6 @@ def has_bf16(kind: str) -> bool:
         return torch.backends.mps.is_macos_or_newer(14, 0)
     # On a CPU with AVX2 alone, a step in bf16 took 14 to 18 times as long as one in float32.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-logger = logging.getLogger('lorair_arch')
 
 
 def compile_training(net: nn.Module) -> None:

@@ -24,7 +24,14 @@ from tests.miniature import write_data, write_weights  # noqa: E402
 WITHOUT_BASICSR = {
     *('test_checkpoint.py', 'test_convert.py', 'test_data_degradations.py', 'test_data_images.py'),
     *('test_experts.py', 'test_export.py', 'test_files.py', 'test_image_files.py', 'test_image_metadata.py'),
-    *('test_image_tiff.py', 'test_memory.py', 'test_official.py', 'test_outputs.py', 'test_restorer.py'),
+    *(
+        'test_image_tiff.py',
+        'test_memory.py',
+        'test_official.py',
+        'test_outputs.py',
+        'test_restorer.py',
+        'test_restore_files.py',
+    ),
     *('test_router.py', 'test_tiling.py'),
 }
 if not find_spec('basicsr'):

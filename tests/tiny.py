@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -42,3 +43,9 @@ def save_weights(folder: Path) -> Path:
     save(folder / 'base.pth', 'restorer', PLAIN, {key: value for key, value in net.items() if key not in experts})
     save(folder / 'experts.pth', 'experts', LORA, experts)
     return folder
+
+
+def photo(height=37, width=50, dtype=np.uint8, channels=3):
+    """Gives a random image [H, W, C], the same each time."""
+    image = np.random.default_rng(0).random((height, width, channels), dtype=np.float32)
+    return image.astype(dtype) if np.issubdtype(dtype, np.floating) else (image * np.iinfo(dtype).max).astype(dtype)

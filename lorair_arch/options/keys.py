@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from lorair_arch import schema as kinds
+from lorair_arch import schema
 from lorair_arch.options.types import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule, names_of, network, registered
 from lorair_arch.schema import Items, Name, Report, Section, Spec, Value
+
+_TOTAL = schema.integer(1, 10**9, required=True)
+OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
 
 
 def datasets(is_train: bool, own: bool) -> Section:
@@ -37,15 +40,15 @@ def datasets(is_train: bool, own: bool) -> Section:
 def loader(train: bool) -> dict[str, Spec]:
     """Describes what BasicSR's pipeline reads of any data set, beside its type."""
     return {
-        'name': kinds.folder_name(required=True),
-        'batch_size_per_gpu': kinds.integer(1, 100_000, required=train),
-        'num_worker_per_gpu': kinds.integer(0, 1000, required=train),
-        'dataset_enlarge_ratio': kinds.number(above=0, high=10**6),
-        'use_shuffle': kinds.boolean(),
-        'pin_memory': kinds.boolean(),
-        'persistent_workers': kinds.boolean(),
-        'prefetch_mode': kinds.one_of('cpu', 'cuda', null=True),
-        'num_prefetch_queue': kinds.integer(1, 1000),
+        'name': schema.folder_name(required=True),
+        'batch_size_per_gpu': schema.integer(1, 100_000, required=train),
+        'num_worker_per_gpu': schema.integer(0, 1000, required=train),
+        'dataset_enlarge_ratio': schema.number(above=0, high=10**6),
+        'use_shuffle': schema.boolean(),
+        'pin_memory': schema.boolean(),
+        'persistent_workers': schema.boolean(),
+        'prefetch_mode': schema.one_of('cpu', 'cuda', null=True),
+        'num_prefetch_queue': schema.integer(1, 1000),
     }
 
 
@@ -58,24 +61,26 @@ def _dataset(phase: str, own: bool) -> Spec:
         # BasicSR's set of pairs says nothing of its options itself; other model classes may want more of it.
         if own and name == 'PairedImageDataset':
             known = _paired(train)
-        return Section(keys=loader(train) | (known or {}), more=None if known else kinds.anything(), also=_check_loader)
+        return Section(
+            keys=loader(train) | (known or {}), more=None if known else schema.anything(), also=_check_loader
+        )
 
     return registered('dataset', section, required=train)
 
 
 def _paired(train: bool) -> dict[str, Spec]:
     return {
-        'dataroot_lq': kinds.text(required=True),
-        'dataroot_gt': kinds.text(required=True),
-        'io_backend': Section(keys={'type': kinds.one_of('disk', 'lmdb', required=True)}, required=True),
-        'meta_info_file': kinds.text(null=True),
-        'filename_tmpl': kinds.text(),
-        'gt_size': kinds.integer(1, 100_000, required=train),
-        'use_hflip': kinds.boolean(required=train),
-        'use_rot': kinds.boolean(required=train),
-        'color': kinds.one_of('y', null=True),
-        'mean': Items(item=kinds.number(), length=3, null=True),
-        'std': Items(item=kinds.number(above=0), length=3, null=True),
+        'dataroot_lq': schema.text(required=True),
+        'dataroot_gt': schema.text(required=True),
+        'io_backend': Section(keys={'type': schema.one_of('disk', 'lmdb', required=True)}, required=True),
+        'meta_info_file': schema.text(null=True),
+        'filename_tmpl': schema.text(),
+        'gt_size': schema.integer(1, 100_000, required=train),
+        'use_hflip': schema.boolean(required=train),
+        'use_rot': schema.boolean(required=train),
+        'color': schema.one_of('y', null=True),
+        'mean': Items(item=schema.number(), length=3, null=True),
+        'std': Items(item=schema.number(above=0), length=3, null=True),
     }
 
 
@@ -84,10 +89,6 @@ def _check_loader(dataset: dict[str, Any], report: Report) -> None:
         report('persistent_workers', 'found true, expected false, as num_worker_per_gpu is 0')
     if dataset.get('prefetch_mode') == 'cuda' and not (torch.cuda.is_available() and dataset.get('pin_memory')):
         report('prefetch_mode', "found 'cuda', expected 'cpu' or null; it needs a GPU and pin_memory: true")
-
-
-_TOTAL = kinds.integer(1, 10**9, required=True)
-OWN_MODELS = ROUTER, PRETRAIN, FINETUNE = 'DegradationRouterModel', 'LoRAIRPretrainModel', 'LoRAIRFinetuneModel'
 
 
 def options(model_type: Any, is_train: bool) -> Section:
@@ -101,7 +102,7 @@ def options(model_type: Any, is_train: bool) -> Section:
     if model_type not in OWN_MODELS:
         return _any_model(is_train)
     keys = _common(is_train, own=True)
-    keys['degradations'] = Items(item=kinds.folder_name(), required=model_type == ROUTER)
+    keys['degradations'] = Items(item=schema.folder_name(), required=model_type == ROUTER)
     keys['network_router'] = network(required=model_type == ROUTER)
     if model_type != ROUTER:
         keys['network_g'] = network(required=True)
@@ -113,9 +114,9 @@ def options(model_type: Any, is_train: bool) -> Section:
 def _any_model(is_train: bool) -> Section:
     """Keys for a model class of BasicSR or of another package."""
     # steps are the model class's own affair: this package's accumulate, BasicSR's do not
-    train = {'total_iter': _TOTAL, 'warmup_iter': kinds.integer(-1), 'accumulate': kinds.one_of(1)}
+    train = {'total_iter': _TOTAL, 'warmup_iter': schema.integer(-1), 'accumulate': schema.one_of(1)}
     keys = _common(is_train, own=False)
-    keys['train'] = Section(keys=train, more=_Foreign(null=True), required=True) if is_train else kinds.anything()
+    keys['train'] = Section(keys=train, more=_Foreign(null=True), required=True) if is_train else schema.anything()
     return Section(keys=keys, more=_Foreign(null=True))
 
 
@@ -135,15 +136,15 @@ class _Foreign(Spec):
 def _common(is_train: bool, own: bool) -> dict[str, Spec]:
     """Keys that BasicSR's pipelines read, whatever the model class."""
     return {
-        'name': kinds.folder_name(required=True),
+        'name': schema.folder_name(required=True),
         'model_type': Name(what='model class', names=lambda: names_of('model'), required=True),
         'num_gpu': Value(accepts=_is_gpu_count, expected="a number of GPUs, 0 or 'auto'"),
-        'manual_seed': kinds.integer(0, 2**32 - 1, null=True),  # NumPy's seeds have 32 bits
-        'scale': kinds.integer(1, 1000),
-        'find_unused_parameters': kinds.boolean(),
-        'dist_params': Section(keys={'backend': kinds.text(), 'port': kinds.integer(1, 65535)}, null=True),
+        'manual_seed': schema.integer(0, 2**32 - 1, null=True),  # NumPy's seeds have 32 bits
+        'scale': schema.integer(1, 1000),
+        'find_unused_parameters': schema.boolean(),
+        'dist_params': Section(keys={'backend': schema.text(), 'port': schema.integer(1, 65535)}, null=True),
         'datasets': datasets(is_train, own),
-        'path': Section(keys={'resume_state': kinds.text(null=True)}, more=kinds.anything(), null=True),
+        'path': Section(keys={'resume_state': schema.text(null=True)}, more=schema.anything(), null=True),
         'val': _val(is_train, own),
         'logger': _logger(is_train),
     }
@@ -151,59 +152,59 @@ def _common(is_train: bool, own: bool) -> dict[str, Spec]:
 
 def _path(model_type: str) -> Section:
     labels = ('router',) if model_type == ROUTER else ('router', 'g')
-    keys: dict[str, Spec] = {'resume_state': kinds.text(null=True)}
+    keys: dict[str, Spec] = {'resume_state': schema.text(null=True)}
     for label in labels:
-        keys[f'pretrain_network_{label}'] = kinds.text(null=True)
-        keys[f'param_key_{label}'] = kinds.one_of('params', 'params_ema')
-        keys[f'strict_load_{label}'] = kinds.one_of(True)  # weights that do not fit are an error, never a warning
+        keys[f'pretrain_network_{label}'] = schema.text(null=True)
+        keys[f'param_key_{label}'] = schema.one_of('params', 'params_ema')
+        keys[f'strict_load_{label}'] = schema.one_of(True)  # weights that do not fit are an error, never a warning
     if model_type != ROUTER:
-        keys['prior_cache'] = kinds.text(null=True)
+        keys['prior_cache'] = schema.text(null=True)
     if model_type == FINETUNE:
-        keys['pretrain_network_experts'] = kinds.text(null=True)
+        keys['pretrain_network_experts'] = schema.text(null=True)
     return Section(keys=keys, null=True)
 
 
 def _train(model_type: str, is_train: bool) -> Section:
     keys = {
         'total_iter': _TOTAL,
-        'warmup_iter': kinds.integer(-1),
+        'warmup_iter': schema.integer(-1),
         'optim_router' if model_type == ROUTER else 'optim_g': OPTIMIZER,
         'scheduler': SCHEDULER,
-        'ema_decay': kinds.number(0, 0.999999),  # at 1 the average would stay what it was at the beginning
-        'grad_clip_norm': kinds.number(above=0, null=True),
-        'amp': kinds.one_of('bf16', 'fp16', null=True),
-        'compile': kinds.boolean(),
-        'accumulate': kinds.integer(1, 1000),
-        'max_bad_steps': kinds.integer(1),
+        'ema_decay': schema.number(0, 0.999999),  # at 1 the average would stay what it was at the beginning
+        'grad_clip_norm': schema.number(above=0, null=True),
+        'amp': schema.one_of('bf16', 'fp16', null=True),
+        'compile': schema.boolean(),
+        'accumulate': schema.integer(1, 1000),
+        'max_bad_steps': schema.integer(1),
     }
     if model_type != ROUTER:
         keys['pixel_opt'] = LOSS
-        keys['prior'] = kinds.one_of('router', 'cached')
+        keys['prior'] = schema.one_of('router', 'cached')
     if model_type == FINETUNE:
-        keys['trainable'] = kinds.one_of('lora', 'lora_bias', 'all')
+        keys['trainable'] = schema.one_of('lora', 'lora_bias', 'all')
     return Section(keys=keys, required=is_train, also=check_schedule)
 
 
 def _val(is_train: bool, own: bool) -> Section:
     keys = {
-        'val_freq': kinds.integer(1, required=is_train),
-        'save_img': kinds.boolean(),
-        'pbar': kinds.boolean(),
-        'suffix': kinds.folder_name(null=True),
+        'val_freq': schema.integer(1, required=is_train),
+        'save_img': schema.boolean(),
+        'pbar': schema.boolean(),
+        'suffix': schema.folder_name(null=True),
         'metrics': Section(keys={}, more=METRIC if own else registered('metric'), null=True),
     }
     if own:
-        keys['num_tb_images'] = kinds.integer(0)
-    return Section(keys=keys, more=None if own else kinds.anything(), null=True)
+        keys['num_tb_images'] = schema.integer(0)
+    return Section(keys=keys, more=None if own else schema.anything(), null=True)
 
 
 def _logger(is_train: bool) -> Section:
     keys = {
-        'print_freq': kinds.integer(1, required=True),
-        'save_checkpoint_freq': kinds.integer(1, required=True),
-        'keep_last': kinds.integer(1, null=True),
-        'use_tb_logger': kinds.boolean(),
-        'wandb': Section(keys={'project': kinds.text(null=True), 'resume_id': kinds.text(null=True)}, null=True),
+        'print_freq': schema.integer(1, required=True),
+        'save_checkpoint_freq': schema.integer(1, required=True),
+        'keep_last': schema.integer(1, null=True),
+        'use_tb_logger': schema.boolean(),
+        'wandb': Section(keys={'project': schema.text(null=True), 'resume_id': schema.text(null=True)}, null=True),
     }
     return Section(keys=keys, required=is_train, also=_check_wandb)
 

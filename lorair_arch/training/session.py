@@ -49,6 +49,8 @@ def run_session(
     """
     if opt['dist'] and not dist.is_initialized():
         init_dist(launcher, 'nccl' if opt['num_gpu'] else 'gloo', port=(opt.get('dist_params') or {}).get('port'))
+    # Crops have one size: the quickest convolutions are worth finding. BasicSR's pipelines set it too.
+    torch.backends.cudnn.benchmark = True
     opt['rank'], opt['world_size'] = get_dist_info()
     restarted = opt['dist'] and started_again()
     # The command line of a restart is that of the start, without --auto_resume.
@@ -121,8 +123,6 @@ def set_seed(opt: dict[str, Any], default: int | None = None) -> None:
     for dataset_opt in opt['datasets'].values():
         if issubclass(DATASET_REGISTRY.get(dataset_opt['type']), AllInOneDataset):
             dataset_opt.setdefault('seed', opt['manual_seed'])
-    # Crops have one size: the quickest convolutions are worth finding. BasicSR's pipelines set it too.
-    torch.backends.cudnn.benchmark = True
 
 
 def make_folders(opt: dict[str, Any], hint: str = '') -> None:
