@@ -278,6 +278,7 @@ def _show_data(args: argparse.Namespace) -> None:
     load_plugins()
     import numpy as np
 
+    from lorair_arch import console
     from lorair_arch.data.images.writing import encode_png
     from lorair_arch.data.sheets import show_data
     from lorair_arch.files import check_output, write_file
@@ -285,7 +286,8 @@ def _show_data(args: argparse.Namespace) -> None:
     if not args.output.endswith('.png'):
         raise OptionsError(f"output '{args.output}' is the name of no PNG: let it end in .png")
     check_output(args.output, args.overwrite)
-    sheet = np.asarray(show_data(args.opt, args.dataset, args.samples, args.seed))
+    with console.session():
+        sheet = np.asarray(show_data(args.opt, args.dataset, args.samples, args.seed))
     write_file(args.output, encode_png(sheet))
     logger.info(f'{args.output}: {sheet.shape[1]} x {sheet.shape[0]} pixels')
 
