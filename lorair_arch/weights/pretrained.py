@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lorair_arch import weights as zoo
 from lorair_arch.archs import network_class
 from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.weights import bundle
 from lorair_arch.weights.files import save_file
 from lorair_arch.weights.loading import check_fit, describe, infer_network, kind_of, load_into, state_dict_of
 
@@ -157,20 +158,32 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     files: dict[str, Weights] = {}
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     for path in _files(Path(path).expanduser() for path in paths):
-        # Averaged weights are those that validation measured.
-        state_dict, meta = state_dict_of(path, 'params_ema')
-        meta = meta or {}
-        kind = meta.get('kind') or kind_of(state_dict)
-        if kind not in ('router', 'restorer', 'experts'):
-            raise CheckpointError(
-                f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
-            )
-        if kind in files:
-            plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
-            raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
-        names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
-        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)
+        for weights in _read(path):
+            if weights.kind in files:
+                plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[weights.kind]
+                raise CheckpointError(
+                    f'there are two {plural}, {files[weights.kind].path} and {path}: name the files to use'
+                )
+            files[weights.kind] = weights
     return files
+
+
+def _read(path: Path) -> list[Weights]:
+    """Reads one file: what it holds is a router, a restorer, experts, or a router and a restorer."""
+    # Averaged weights are those that validation measured.
+    state_dict, meta = state_dict_of(path, 'params_ema')
+    if bundle.is_bundle(state_dict):
+        parts, config = bundle.unpack(state_dict, path)
+        names = config.get('degradations')
+        return [Weights(path, kind, part, config.get(kind), names, False) for kind, part in parts.items()]
+    meta = meta or {}
+    kind = meta.get('kind') or kind_of(state_dict)
+    if kind not in ('router', 'restorer', 'experts'):
+        raise CheckpointError(
+            f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
+        )
+    names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
+    return [Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)]
 
 
 def _names(files: dict[str, Weights]) -> str:
