@@ -173,9 +173,7 @@ def _read(path: Path) -> list[Weights]:
     # Averaged weights are those that validation measured.
     state_dict, meta = state_dict_of(path, 'params_ema')
     if bundle.is_bundle(state_dict):
-        parts, config = bundle.unpack(state_dict, path)
-        names = config.get('degradations')
-        return [Weights(path, kind, part, config.get(kind), names, False) for kind, part in parts.items()]
+        return weights_of(state_dict, path)
     meta = meta or {}
     kind = meta.get('kind') or kind_of(state_dict)
     if kind not in ('router', 'restorer', 'experts'):
@@ -184,6 +182,14 @@ def _read(path: Path) -> list[Weights]:
         )
     names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
     return [Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)]
+
+
+def weights_of(state_dict: dict[str, Tensor], path: Path | str) -> list[Weights]:
+    """Gives the router and the restorer of one file (see `bundle`); errors as `bundle.unpack`."""
+    parts, config = bundle.unpack(state_dict, path)
+    return [
+        Weights(path, kind, part, config.get(kind), config.get('degradations'), False) for kind, part in parts.items()
+    ]
 
 
 def _names(files: dict[str, Weights]) -> str:
