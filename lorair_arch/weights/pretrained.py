@@ -156,7 +156,7 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     """
     files: dict[str, Weights] = {}
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    for path in _files(Path(path).expanduser() for path in paths):
+    for path, known in _files(paths):
         # Averaged weights are those that validation measured.
         state_dict, meta = state_dict_of(path, 'params_ema')
         meta = meta or {}
@@ -169,7 +169,7 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
             plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
             raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
         names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
-        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)
+        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names or known, bool(official), merged_for)
     return files
 
 
@@ -177,17 +177,18 @@ def _names(files: dict[str, Weights]) -> str:
     return ', '.join(str(file.path) for file in files.values())
 
 
-def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+def _files(paths: Iterable[str | os.PathLike]) -> list[tuple[Path, list[str] | None]]:
+    """Gives the files, each with the degradations that its name tells."""
     files = []
-    for path in map(zoo.located, paths):
+    for path, known in ((path, zoo.degradations(name)) for name in paths for path in zoo.located(name)):
         if not path.is_dir():
-            files.append(path)
+            files.append((path, known))
             continue
         # Hidden files may be half-written ones, see `writing`.
         found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith('.'))
         if not found:
             raise CheckpointError(f'folder {path} holds no weights ({", ".join(_SUFFIXES)}): check the path')
-        files += found
+        files += [(file, known) for file in found]
     return files
 
 
