@@ -1,4 +1,4 @@
-"""A hub on loopback, as far as huggingface_hub needs one: repositories in memory, downloads in parts, commits, and faults.
+"""A hub on loopback, as far as huggingface_hub needs one: repositories in memory, downloads in parts, commits, faults.
 
 Large files (safetensors, pth) are redirected to another address with their SHA-256, as the real hub does.
 """

@@ -1,7 +1,7 @@
-"""Weights of a hub (huggingface.co, or HF_ENDPOINT): in the cache of its client, or downloaded there, whole and checked.
+"""Weights of a hub (huggingface.co, or HF_ENDPOINT): in the cache of its client, or downloaded there and checked.
 
-huggingface_hub asks, answers and keeps the cache (HF_HOME). The bytes are fetched here, as its version 2 begins anew where
-a download was stopped: into the file `blobs/SHA.incomplete` of the cache, where the next start goes on, and which
+huggingface_hub asks, and keeps the cache (HF_HOME). The bytes are fetched here, as its version 2 begins a download that
+was stopped from its start: they go to `blobs/SHA.incomplete` of the cache, where the next start goes on, and which
 becomes `blobs/SHA` once it has the size and the checksum that the hub names. The client then takes it for its own.
 """
 
@@ -109,8 +109,8 @@ def cached() -> Iterator[Repository]:
 def fetch(repository: Repository) -> list[Path]:
     """Gives the files of weights of a repository, and downloads what is not on this machine, with a progress bar.
 
-    What is pinned (see `Repository`) and here is not asked for again. Of the others the hub is asked for the newest commit,
-    in one request; if that fails, what is here is used, with a warning.
+    What is pinned (see `Repository`) and here is not asked for again. Of the others the hub is asked for the newest
+    commit, in one request; if that fails, what is here is used, with a warning.
 
     Raises:
         CheckpointError: The hub cannot be reached, refuses, lacks the files, or sends others than it says; or they
@@ -192,7 +192,7 @@ def _fetch(repository: Repository, commit: str, file: str, url: str, etag: str, 
         if not blob.exists():
             if _size(partial) > size:
                 partial.unlink()
-            with partial.open('ab') as stream, _talking(repository, partial, size):
+            with _talking(repository, partial, size), partial.open('ab') as stream:
                 here = {'resume_size': stream.tell(), 'expected_size': size}
                 http_get(url, stream, headers=build_hf_headers(), displayed_filename=file, **here)
                 stream.flush()
@@ -263,17 +263,11 @@ def in_words(size: int) -> str:
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Says in a sentence that the cache cannot be written."""
-    from huggingface_hub import constants
-
+    """Says in a sentence what the disk has against the cache."""
     try:
         yield
     except OSError as error:
-        remedy = WRITE_ERRORS.get(error.errno, 'check the disk and the path')
-        raise CheckpointError(
-            f'the cache {constants.HF_HUB_CACHE} cannot be written: {error.strerror or error}; {remedy}, or set HF_HOME '
-            'to another folder'
-        ) from error
+        raise CheckpointError(_no_cache(error)) from error
 
 
 @contextlib.contextmanager
@@ -295,7 +289,7 @@ def _talking(repository: Repository, partial: Path | None = None, size: int = 0)
         raise
     except Exception as error:  # what the HTTP library of the client's version raises, one of three
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
-            raise
+            raise CheckpointError(_no_cache(error)) from error
         cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
         title = repository.title or f"'{repository.name}'"
         if partial and getattr(cause, 'response', None) is None:
@@ -306,6 +300,15 @@ def _talking(repository: Repository, partial: Path | None = None, size: int = 0)
         raise CheckpointError(f'{title} cannot be had from {constants.ENDPOINT}: {_why(cause, repository)}') from error
     finally:
         client.set_verbosity(level)
+
+
+def _no_cache(error: OSError) -> str:
+    from huggingface_hub import constants
+
+    remedy = WRITE_ERRORS.get(error.errno, 'check the disk and the path')
+    what = f'{error.strerror or error}{f" ({error.filename})" if error.filename else ""}'
+    cache = constants.HF_HUB_CACHE
+    return f"the hub's cache {cache} cannot be used: {what}; {remedy}, or set HF_HOME to another folder"
 
 
 def _why(error: BaseException, repository: Repository) -> str:
