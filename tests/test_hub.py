@@ -165,7 +165,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path):
     hub.add('some/repo', {'model.safetensors': content})
     hub.limit, hub.stall = 22_000_000, True
     process = start(tmp_path, 'weights', '--download', 'some/repo')
-    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag(".pth", content)}.incomplete')
+    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag(".pth", content)}.lorair.incomplete')
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size >= 20 << 20) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -212,7 +212,7 @@ def test_wrong_bytes_are_removed(hub, single):
 
 
 def test_a_partial_file_of_other_bytes_is_removed(hub, single):
-    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag("x.pth", BIG)}.incomplete')
+    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag("x.pth", BIG)}.lorair.incomplete')
     for content in (bytes(500), bytes(200_000)):
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
@@ -340,8 +340,8 @@ def test_a_hub_that_says_nothing(hub, monkeypatch):
 def test_repositories_of_something_else(hub, setting1):
     hub.add('some/text', {'README.md': b'hello', 'sub/model.safetensors': BIG})
     assert said('some/text') == (
-        f'{hub.url}/some/text has no file that ends in .safetensors or .pth (main): it holds no weights of LoRA-IR, see '
-        'its page'
+        f'{hub.url}/some/text has no file that ends in .safetensors or .pth (main): it holds no weights of LoRA-IR, '
+        'see its page'
     )
     hub.add('some/bert', {'model.safetensors': BIG, 'config.json': b'{"model_type": "bert"}'})
     assert 'holds the weights of something else: its config.json describes no router' in said('some/bert')

@@ -55,7 +55,7 @@ def test_an_unknown_name_lists_the_known_ones(tiny):
     with pytest.raises(CheckpointError) as error:
         Restorer.from_pretrained('lorair-huge')
     assert str(error.value) == (
-        "'lorair-huge' is neither a file nor a folder, nor the name of weights; known are lorair-tiny, setting1"
+        "'lorair-huge' is neither a file nor a folder, nor the name of weights; did you mean 'lorair-tiny'?"
     )
     with pytest.raises(CheckpointError, match='weights/x.pth does not exist: check the path'):
         Restorer.from_pretrained('weights/x.pth')

@@ -1,8 +1,8 @@
 """Weights of a hub (huggingface.co, or HF_ENDPOINT): in the cache of its client, or downloaded there and checked.
 
 huggingface_hub asks, and keeps the cache (HF_HOME). The bytes are fetched here, as its version 2 begins a download that
-was stopped from its start: they go to `blobs/SHA.incomplete` of the cache, where the next start goes on, and which
-becomes `blobs/SHA` once it has the size and the checksum that the hub names. The client then takes it for its own.
+was stopped from its start: they go to `blobs/SHA.lorair.incomplete` of the cache, where the next start goes on, and
+which becomes `blobs/SHA` once it has the size and the checksum that the hub names; there the client finds it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lorair_arch.files import WRITE_ERRORS
 logger = logging.getLogger('lorair_arch')
 
 SINGLE, CONFIG = 'model.safetensors', 'config.json'
+_PARTIAL = '.lorair.incomplete'  # not the client's own: Xet leaves holes in those
 _SUFFIXES = ('.safetensors', '.pth')
 _REPO = re.compile(r'(?P<repo>\w[\w.-]*/\w[\w.-]*?)(@(?P<revision>\w[\w./-]*))?')
 _LOGIN = '`hf auth login`, or set HF_TOKEN'
@@ -164,7 +165,7 @@ def _download(repository: Repository, commit: str, files: list[str]) -> None:
         blobs.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(blobs).free
     total = sum(meta.size for meta in known.values())
-    here = sum(_size(blobs / name) for meta in known.values() for name in (meta.etag, f'{meta.etag}.incomplete'))
+    here = sum(_size(blobs / name) for meta in known.values() for name in (meta.etag, meta.etag + _PARTIAL))
     if total - here > free:
         raise CheckpointError(
             f'{repository.page}: {in_words(total - here)} are to be downloaded, but the disk of {blobs} has '
@@ -183,7 +184,7 @@ def _fetch(repository: Repository, commit: str, file: str, url: str, etag: str, 
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
     blob = repository.folder / 'blobs' / etag
-    partial = blob.with_name(f'{etag}.incomplete')
+    partial = blob.with_name(etag + _PARTIAL)
     lock = repository.folder.parent / '.locks' / repository.folder.name / f'{etag}.lock'
     with _writing():
         lock.parent.mkdir(parents=True, exist_ok=True)
