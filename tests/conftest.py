@@ -19,7 +19,7 @@ import torch  # noqa: E402
 
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
 from lorair_arch.restoring import folders  # noqa: E402
-from tests.hub_server import serving  # noqa: E402
+from tests.hub_server import BIG, CONFIG, serving  # noqa: E402
 from tests.miniature import write_data, write_weights  # noqa: E402
 
 # Where BasicSR cannot be built, on Python 3.13 and newer, all that does not train is tested.
@@ -30,6 +30,7 @@ WITHOUT_BASICSR = {
         'test_export.py',
         'test_files.py',
         'test_hub.py',
+        'test_hub_downloads.py',
         'test_image_files.py',
         'test_image_metadata.py',
     ),
@@ -80,6 +81,13 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.setattr(constants, name, value)  # which the client has read from the environment before
         monkeypatch.setattr('huggingface_hub.file_download.time', SimpleNamespace(sleep=lambda seconds: None))
         yield hub
+
+
+@pytest.fixture
+def single(hub):
+    """The hub with 'some/repo': a single file, of random bytes, with its config.json."""
+    hub.add('some/repo', {'model.safetensors': BIG, 'config.json': CONFIG, 'README.md': b'card', 'x.pth': b'else'})
+    return hub
 
 
 @pytest.fixture

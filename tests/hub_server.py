@@ -8,13 +8,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from lorair_arch.errors import CheckpointError
+from lorair_arch.weights import located
+from tests.miniature import REPO
+
+BIG = np.random.default_rng(0).bytes(100_000)
+CONFIG = b'{"router": {}, "restorer": {}, "degradations": ["noise", "rain"]}'
 
 _LARGE = ('.safetensors', '.pth')
 
@@ -229,3 +243,26 @@ _ROUTES = (
     (rf'/{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)', _Handler.resolve),
     (r'/large/(?P<sha>\w+)', _Handler.large),
 )
+
+
+def said(name: str) -> str:
+    """Gives the one sentence with which weights by this name are refused."""
+    with pytest.raises(CheckpointError) as error:
+        located(name)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+def start(folder: Path, *command: str) -> subprocess.Popen:
+    """Starts `lorair ...` in a folder."""
+    code = 'import sys; from lorair_arch.cli import lorair; sys.exit(lorair())'
+    env = os.environ | {'PYTHONPATH': str(REPO)}
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen([sys.executable, '-c', code, *command], cwd=folder, env=env, **pipes)
+
+
+def lorair(folder: Path, *command: str) -> subprocess.CompletedProcess:
+    """Runs `lorair ...` in a folder."""
+    process = start(folder, *command)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -1,38 +1,22 @@
-"""Weights of a hub: the real client against a hub on loopback. Names, the cache, downloads that break, what is said."""
+"""Weights of a hub: the real client against a hub on loopback. Names, the cache, what is said, the list."""
 
-import fcntl
 import logging
-import os
-import pty
-import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from lorair_arch import Restorer, cli
-from lorair_arch import weights as zoo
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.errors import CheckpointError
 from lorair_arch.weights import convert_to_official, located
 from lorair_arch.weights.convert import convert
 from lorair_arch.weights.files import save_file
 from tests import tiny
-from tests.disks import disk, fill
-from tests.hub_server import etag
-from tests.miniature import REPO
+from tests.hub_server import BIG, CONFIG, lorair, said
 from tests.photos import write
 
-BIG = np.random.default_rng(0).bytes(100_000)
-CONFIG = b'{"router": {}, "restorer": {}, "degradations": ["noise", "rain"]}'
 LOGIN = '`hf auth login`, or set HF_TOKEN'
 OFFICIAL = 'shallowdream204/LoRA-IR'
 # sizes that the weights tell, as those of the release do: heads of 64 channels and quick GELU
@@ -53,26 +37,6 @@ def setting1(hub, tmp_path):
     return folder
 
 
-@pytest.fixture
-def single(hub):
-    """The hub with 'some/repo', a single file of weights with its config.json."""
-    hub.add('some/repo', {'model.safetensors': BIG, 'config.json': CONFIG, 'README.md': b'card', 'x.pth': b'else'})
-    return hub
-
-
-def files(folder=None):
-    """Names of the files in the cache of the client, but for what is empty."""
-    folder = Path(folder or constants.HF_HUB_CACHE)
-    return sorted(path.name for path in folder.rglob('*') if path.is_file() and path.stat().st_size)
-
-
-def said(name):
-    with pytest.raises(CheckpointError) as error:
-        located(name)
-    assert '\n' not in str(error.value)
-    return str(error.value)
-
-
 def downloads(hub):
     return [request for request in hub.requests if request.startswith('GET /large')]
 
@@ -85,7 +49,7 @@ def test_setting1_is_downloaded_once(hub, setting1):
     restorer = Restorer.from_pretrained('setting1', 'cpu')
     assert restorer.names == ['snow', 'rain', 'raindrop']
     np.testing.assert_array_equal(restorer(image), Restorer.from_pretrained(setting1, 'cpu')(image))
-    assert len(downloads(hub)) == 2 and 'setting2_ir.pth' not in files()
+    assert len(downloads(hub)) == 2 and not list(Path(constants.HF_HUB_CACHE).rglob('setting2*'))
     hub.requests.clear()
     hub.add(OFFICIAL, {'setting1_router.pth': b'other', 'setting1_ir.pth': b'other'})
     np.testing.assert_array_equal(Restorer.from_pretrained('setting1', 'cpu')(image), restorer(image))
@@ -155,135 +119,6 @@ def test_a_cold_and_a_warm_start_of_the_command(hub, setting1, tmp_path):
         assert ('are downloaded to' in done.stderr) == (output == 'cold.png')
         hub.refuse = (500, '')
     assert (tmp_path / 'cold.png').read_bytes() == (tmp_path / 'warm.png').read_bytes()
-
-
-# downloads that break
-
-
-def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path):
-    content = np.random.default_rng(1).bytes(25_000_000)  # the client writes 10 MiB at a time
-    hub.add('some/repo', {'model.safetensors': content})
-    hub.limit, hub.stall = 22_000_000, True
-    process = start(tmp_path, 'weights', '--download', 'some/repo')
-    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag(".pth", content)}.lorair.incomplete')
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size >= 20 << 20) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = partial.stat().st_size
-    assert 20 << 20 <= kept < len(content)
-    hub.limit = None
-    hub.sent.clear()
-    done = lorair(tmp_path, 'weights', '--download', 'some/repo')
-    assert done.returncode == 0, done.stderr
-    assert f'{kept / 1e6:.1f} MB of them are here already' in done.stderr
-    assert hub.sent == [(kept, len(content) - kept)]
-    assert Path(done.stdout.strip()).read_bytes() == content and not partial.exists()
-
-
-def test_a_cut_connection_is_taken_up_by_the_next_start(hub, single):
-    hub.limit = 60_500
-    assert said('some/repo') == (
-        f'the download of {hub.url}/some/repo broke off at 60.0 kB of 100.0 kB (RemoteProtocolError): start '
-        'again, it goes on from there'
-    )
-    assert zoo.hub.Repository('some/repo').local() == []
-    hub.limit = None
-    hub.sent.clear()
-    assert located('some/repo')[0].read_bytes() == BIG
-    assert hub.sent == [(60_000, 40_000)]
-
-
-def test_a_download_that_stalls_ends(hub, single):
-    hub.limit, hub.stall = 60_500, True
-    assert 'broke off at 60.0 kB of 100.0 kB (ReadTimeout): start again' in said('some/repo')
-
-
-def test_wrong_bytes_are_removed(hub, single):
-    hub.damage = True
-    assert said('some/repo') == (
-        f'{hub.url}/some/repo: what came as model.safetensors is not what the hub announced (its checksum differs) '
-        'and was removed; start again, and see to the network or the proxy if it happens twice'
-    )
-    assert etag('x.pth', BIG) not in ' '.join(files())
-    hub.damage = False
-    assert located('some/repo')[0].read_bytes() == BIG
-
-
-def test_a_partial_file_of_other_bytes_is_removed(hub, single):
-    partial = Path(constants.HF_HUB_CACHE, 'models--some--repo/blobs', f'{etag("x.pth", BIG)}.lorair.incomplete')
-    for content in (bytes(500), bytes(200_000)):
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        if len(content) == 500:
-            assert 'its checksum differs' in said('some/repo')
-        assert not (len(content) == 500 and partial.exists())
-    assert located('some/repo')[0].read_bytes() == BIG
-
-
-def test_an_unfinished_update_leaves_the_old_files(hub, single, monkeypatch, caplog):
-    paths = located('some/repo')
-    hub.add('some/repo', {'model.safetensors': BIG[::-1], 'config.json': CONFIG})
-    hub.limit = 100
-    assert located('some/repo') == paths
-    assert 'broke off at' in caplog.text and 'meanwhile the copy on this machine is used' in caplog.text
-    hub.limit = None
-    assert located('some/repo')[0].read_bytes() == BIG[::-1]
-
-
-def test_several_starts_at_once_download_once(hub, tmp_path):
-    hub.add('some/repo', {'model.safetensors': BIG})
-    processes = [start(tmp_path, 'weights', '--download', 'some/repo') for _ in range(3)]
-    assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0, 0, 0]
-    assert hub.sent == [(0, len(BIG))]
-
-
-# the disk
-
-
-def test_no_space_is_said_before_the_download(hub, single, tmp_path):
-    with disk(tmp_path / 'huggingface', '1m'):
-        Path(constants.HF_HUB_CACHE).mkdir()
-        fill(tmp_path / 'huggingface', leave=60_000)
-        message = said('some/repo')
-    assert message.startswith(f'{hub.url}/some/repo: 100.1 kB are to be downloaded, but the disk of {tmp_path}')
-    assert message.endswith('kB free; free some space, or set HF_HOME to a folder of another disk')
-    assert hub.sent == []
-
-
-def test_no_space_in_the_middle(hub, single, tmp_path, monkeypatch):
-    monkeypatch.setattr('shutil.disk_usage', lambda path: SimpleNamespace(free=1 << 40))
-    with disk(tmp_path / 'huggingface', '1m'):
-        Path(constants.HF_HUB_CACHE).mkdir()
-        fill(tmp_path / 'huggingface', leave=60_000)
-        message = said('some/repo')
-        assert message == (
-            f"the hub's cache {constants.HF_HUB_CACHE} cannot be used: No space left on device; free some space, or "
-            'set HF_HOME to another folder'
-        )
-        (tmp_path / 'huggingface/ballast').unlink()
-        hub.sent.clear()
-        assert located('some/repo')[0].read_bytes() == BIG
-        assert hub.sent[0][0] > 0
-
-
-def test_a_cache_that_cannot_be_written(hub, single, tmp_path):
-    (tmp_path / 'huggingface').write_text('a file')
-    assert said('some/repo') == (
-        f"the hub's cache {constants.HF_HUB_CACHE} cannot be used: Not a directory ({tmp_path}/huggingface/token); "
-        'move away the file that stands in the place of a folder, or set HF_HOME to another folder'
-    )
-
-
-def test_a_full_cache_that_can_only_be_read_serves(hub, single, tmp_path):
-    with disk(tmp_path / 'huggingface', '2m'):
-        paths = located('some/repo')
-        hub.add('some/repo', {'model.safetensors': BIG, 'config.json': CONFIG})
-        subprocess.run(['mount', '-o', 'remount,ro', tmp_path / 'huggingface'], check=True)
-        message = said('some/repo@' + 'a' * 40)
-        assert 'has no revision' in message
-        assert [path.read_bytes() for path in located('some/repo')] == [path.read_bytes() for path in paths]
 
 
 # what the hub says
@@ -365,24 +200,6 @@ def said_of_existing(hub, name):
     return said(name)
 
 
-def test_the_command_says_one_sentence(hub, single, capfd):
-    hub.limit = 60_500
-    assert cli.lorair(['weights', '--download', 'some/repo']) != 0
-    downloading, error = capfd.readouterr().err.splitlines()
-    assert downloading.startswith(f'{hub.url}/some/repo: 100.1 kB are downloaded to {constants.HF_HUB_CACHE}')
-    assert error.startswith(f'error: the download of {hub.url}/some/repo broke off at 60.0 kB of 100.0 kB')
-
-
-def test_a_terminal_shows_a_bar(hub, single, tmp_path):
-    reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack('HHHH', 25, 100, 0, 0))
-    code = 'import sys; from lorair_arch.cli import lorair; sys.exit(lorair())'
-    command = [sys.executable, '-c', code, 'weights', '--download', 'some/repo']
-    env = os.environ | {'PYTHONPATH': str(REPO)}
-    assert subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=writer).returncode == 0
-    assert 'model.safetensors: 100%' in os.read(reader, 1 << 16).decode()
-
-
 # the list
 
 
@@ -418,19 +235,6 @@ def test_the_hub_takes_what_the_client_pushes(hub, tmp_path):
     api.create_repo('me/new', exist_ok=True)
     api.upload_folder(repo_id='me/new', folder_path=tmp_path / 'up')
     assert located('me/new')[0].read_bytes() == BIG
-
-
-def lorair(folder, *command):
-    process = start(folder, *command)
-    out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-def start(folder, *command):
-    code = 'import sys; from lorair_arch.cli import lorair; sys.exit(lorair())'
-    env = os.environ | {'PYTHONPATH': str(REPO)}
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return subprocess.Popen([sys.executable, '-c', code, *command], cwd=folder, env=env, **pipes)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorair_arch import weights as zoo
 from lorair_arch.weights import hub
+from lorair_arch.weights.downloads import in_words
 
 
 def table() -> str:
@@ -43,7 +44,7 @@ def _row(name: str, size: str, licence: str, degradations: Iterable[str] | None,
 
 
 def _size(files: list[Path]) -> str:
-    return hub.in_words(sum(file.stat().st_size for file in files)) if files else '-'
+    return in_words(sum(file.stat().st_size for file in files)) if files else '-'
 
 
 def _degradations(files: list[Path]) -> list[str] | None:

@@ -92,8 +92,8 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     Where a file has averaged weights (EMA), those are taken.
 
     Args:
-        paths: A name in the zoo, or folders or files: one router and one restorer and, for a restorer without experts
-            of its own, experts.
+        paths: A name (see `weights.located`), or folders or files: one router and one restorer and, for a restorer
+            without experts of its own, experts.
 
     Returns:
         The router, the restorer, both on the CPU in evaluation mode, and the names of the degradations.
