@@ -56,7 +56,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png',
     )
     verbs = _verbs(parser)
-    for add in (_add_restore, _add_convert, _add_export, _add_data):
+    for add in (_add_restore, _add_weights, _add_convert, _add_export, _add_data):
         add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -165,7 +165,7 @@ def _add_restore(verbs) -> None:
     verb.add_argument('input', type=expanduser, metavar='INPUT', help='an image or a folder of images')
     what = 'where to: a file for one image, or a folder'
     verb.add_argument('-o', '--output', type=expanduser, required=True, help=what)
-    what = f'files of weights, their folder, or a name of the zoo; default: {DEFAULT}'
+    what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
     verb.add_argument('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
     verb.add_argument('--tile', type=int, metavar='N', help='restore in tiles of N pixels, to save memory')
     verb.add_argument('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
@@ -180,6 +180,23 @@ def _restore(args: argparse.Namespace) -> None:
     restore_paths(
         args.input, args.output, args.weights, args.tile, args.device, args.degradation, overwrite=args.overwrite
     )
+
+
+def _add_weights(verbs) -> None:
+    example = 'lorair weights\nlorair weights --download setting1'
+    verb = _add(verbs, 'weights', 'list weights that have a name, and download them', example, _weights)
+    what = "names: of the list, or 'user/repo' or 'user/repo@revision' of huggingface.co (HF_ENDPOINT)"
+    verb.add_argument('--download', nargs='+', default=[], metavar='NAME', help=what)
+
+
+def _weights(args: argparse.Namespace) -> None:
+    from lorair_arch.weights import located
+    from lorair_arch.weights.listing import table
+
+    if not args.download:
+        sys.stdout.write(table() + '\n')
+    for name in args.download:
+        sys.stdout.writelines(f'{path}\n' for path in located(name))
 
 
 def _add_convert(verbs) -> None:

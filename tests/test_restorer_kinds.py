@@ -232,7 +232,7 @@ def test_refuses_a_precision_that_the_device_does_not_have(monkeypatch):
 
 
 def test_tiles_are_chosen_by_the_free_memory(restorer, monkeypatch):
-    cost = 6 * 4 * 16  # bytes for each pixel, for which half of the free memory may be used
+    cost = 5 * 4 * 16  # bytes for each pixel, for which half of the free memory may be used
     tiles = {}
     for side in (2048, 1000, 300, 100, 8):
         monkeypatch.setattr(memory, 'free_memory', lambda device, side=side: 2 * cost * side**2)

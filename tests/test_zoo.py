@@ -32,7 +32,7 @@ def photo(size=(33, 47)):
 
 
 def test_a_name_stands_for_its_folder(tiny):
-    assert zoo.names() == ['lorair-tiny']
+    assert zoo.shipped() == ['lorair-tiny'] and zoo.names() == ['lorair-tiny', 'setting1']
     restorer = Restorer.from_pretrained('lorair-tiny', 'cpu')
     assert restorer.names == NAMES
     np.testing.assert_array_equal(restorer(photo()), Restorer.from_pretrained(tiny, 'cpu')(photo()))
@@ -54,7 +54,9 @@ def test_a_path_goes_before_a_name(tiny, tmp_path):
 def test_an_unknown_name_lists_the_known_ones(tiny):
     with pytest.raises(CheckpointError) as error:
         Restorer.from_pretrained('lorair-huge')
-    assert str(error.value) == "'lorair-huge' is neither a file nor a folder, nor the name of weights: lorair-tiny"
+    assert str(error.value) == (
+        "'lorair-huge' is neither a file nor a folder, nor the name of weights; did you mean 'lorair-tiny'?"
+    )
     with pytest.raises(CheckpointError, match='weights/x.pth does not exist: check the path'):
         Restorer.from_pretrained('weights/x.pth')
 

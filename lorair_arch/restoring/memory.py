@@ -12,7 +12,7 @@ from lorair_arch.restoring.tiling import smallest_tile
 
 # Bytes for each pixel, channel of the first level and byte of a number: at most 4.4 times the features of full size are
 # alive at once (tests/test_memory.py); the rest is for what convolutions need for themselves.
-_PER_PIXEL = 6
+_PER_PIXEL = 5
 _SHARE = 2  # of the free memory every second byte: others need some as well
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
 _CGROUP = Path('/sys/fs/cgroup')

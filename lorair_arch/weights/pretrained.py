@@ -93,8 +93,8 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     Where a file has averaged weights (EMA), those are taken.
 
     Args:
-        paths: A name in the zoo, or folders or files: one router and one restorer and, for a restorer without experts
-            of its own, experts.
+        paths: A name (see `weights.located`), or folders or files: one router and one restorer and, for a restorer
+            without experts of its own, experts.
 
     Returns:
         The router, the restorer, both on the CPU in evaluation mode, and the names of the degradations.
@@ -157,8 +157,8 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     """
     files: dict[str, Weights] = {}
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    for path in _files(Path(path).expanduser() for path in paths):
-        for weights in _read(path):
+    for path, known in _files(paths):
+        for weights in _read(path, known):
             if weights.kind in files:
                 plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[weights.kind]
                 raise CheckpointError(
@@ -168,8 +168,13 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     return files
 
 
-def _read(path: Path) -> list[Weights]:
-    """Reads one file: what it holds is a router, a restorer, experts, or a router and a restorer."""
+def _read(path: Path, known: list[str] | None) -> list[Weights]:
+    """Reads one file: a router, a restorer, experts, or a router and a restorer.
+
+    Args:
+        path: The file.
+        known: The degradations by its name, where the file does not say them.
+    """
     # Averaged weights are those that validation measured.
     state_dict, meta = state_dict_of(path, 'params_ema')
     if bundle.is_bundle(state_dict):
@@ -181,7 +186,7 @@ def _read(path: Path) -> list[Weights]:
             f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
         )
     names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
-    return [Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)]
+    return [Weights(path, kind, state_dict, meta.get('network'), names or known, bool(official), merged_for)]
 
 
 def weights_of(state_dict: dict[str, Tensor], path: Path | str) -> list[Weights]:
@@ -196,17 +201,18 @@ def _names(files: dict[str, Weights]) -> str:
     return ', '.join(str(file.path) for file in files.values())
 
 
-def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+def _files(paths: Iterable[str | os.PathLike]) -> list[tuple[Path, list[str] | None]]:
+    """Gives the files, each with the degradations that its name tells."""
     files = []
-    for path in map(zoo.located, paths):
+    for path, known in ((path, zoo.degradations(name)) for name in paths for path in zoo.located(name)):
         if not path.is_dir():
-            files.append(path)
+            files.append((path, known))
             continue
         # Hidden files may be half-written ones, see `writing`.
         found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith('.'))
         if not found:
             raise CheckpointError(f'folder {path} holds no weights ({", ".join(_SUFFIXES)}): check the path')
-        files += found
+        files += [(file, known) for file in found]
     return files
 
 
