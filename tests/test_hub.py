@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from lorair_arch import Restorer, cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
+from lorair_arch.errors import CheckpointError
 from lorair_arch.weights import convert_to_official, located
 from lorair_arch.weights.convert import convert
 from lorair_arch.weights.files import save_file
@@ -223,18 +224,17 @@ def test_the_list(hub, setting1, single, tmp_path, capsys):
 # pushing
 
 
-def test_the_hub_takes_what_the_client_pushes(hub, tmp_path):
-    """For the tests of `push_to_hub`: the server is a hub for the client's uploads too."""
-    from huggingface_hub import HfApi
-
-    (tmp_path / 'up').mkdir()
-    for name, content in {'model.safetensors': BIG, 'config.json': CONFIG, 'README.md': b'card'}.items():
-        (tmp_path / 'up' / name).write_bytes(content)
-    api = HfApi(token='hf_good')
-    api.create_repo('me/new', exist_ok=True)
-    api.create_repo('me/new', exist_ok=True)
-    api.upload_folder(repo_id='me/new', folder_path=tmp_path / 'up')
-    assert located('me/new')[0].read_bytes() == BIG
+def test_a_pushed_restorer_comes_back(hub, tmp_path, monkeypatch):
+    restorer = Restorer.from_pretrained(tiny.save_weights(tmp_path / 'parts'), 'cpu')
+    with pytest.raises(CheckpointError, match=r"'me/new' cannot be had from .*: access is refused \(401\)"):
+        restorer.push_to_hub('me/new')
+    monkeypatch.setenv('HF_TOKEN', 'hf_good')
+    assert restorer.push_to_hub('me/new').startswith(hub.url)
+    assert restorer.push_to_hub('me/new', private=True)  # once more: the same files
+    np.testing.assert_array_equal(Restorer.from_pretrained('me/new', 'cpu')(tiny.photo()), restorer(tiny.photo()))
+    hub.add('me/new', {**hub.repos['me/new'][-1], 'README.md': b'by hand'})
+    restorer.push_to_hub('me/new')
+    assert hub.repos['me/new'][-1]['README.md'] == b'by hand'
 
 
 @pytest.fixture(autouse=True)

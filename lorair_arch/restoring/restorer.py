@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from lorair_arch.restoring.given import Given, Pixels, as_type, pixels_of
 from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller
 from lorair_arch.restoring.tiling import restore_bands, smallest_tile
 from lorair_arch.weights.bundle import save_folder
+from lorair_arch.weights.hub import push
 from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
@@ -182,6 +185,23 @@ class Restorer:
             OutputError: A file exists, or cannot be written.
         """
         save_folder(folder, self.router, self.net, self.names, overwrite)
+
+    def push_to_hub(self, name: str, private: bool = False) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face hub; a model card that is there stays as it is.
+
+        Args:
+            name: 'user/repo'; made if there is none. `hf auth login` or HF_TOKEN says who you are.
+            private: Whether a repository that is made is only seen by its owner.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: The hub cannot be reached, or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder, name.rpartition('/')[2]))
+            return push(Path(folder, name.rpartition('/')[2]), name, private)
 
     @torch.inference_mode()
     def _restore(

@@ -121,6 +121,32 @@ def fetch(repository: Repository) -> list[Path]:
         return local
 
 
+def push(folder: Path, name: str, private: bool = False) -> str:
+    """Uploads a folder of weights (`bundle.save_folder`) as one commit; a model card that is there stays as it is.
+
+    Args:
+        folder: The folder.
+        name: 'user/repo'; made if there is none.
+        private: Whether a repository that is made is only seen by its owner.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        CheckpointError: The hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    with talking(Repository(name)):
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        card = 'README.md'
+        written = [card] if api.file_exists(name, card) else None
+        return api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message='Weights of LoRA-IR', ignore_patterns=written
+        ).commit_url
+
+
 def _newest(repository: Repository) -> list[Path]:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
