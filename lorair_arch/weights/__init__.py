@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lorair_arch.errors import CheckpointError, did_you_mean
-from lorair_arch.weights.hub import Repository, fetch
+from lorair_arch.weights.hub import SINGLE, Repository, fetch
 
 DEFAULT = 'lorair-tiny'
 _ROOT = Path(__file__).parent / 'zoo'
@@ -46,7 +46,7 @@ RELEASES = {
 
 def shipped() -> list[str]:
     """Gives the names of the weights in the zoo."""
-    return sorted(file.parent.name for file in _ROOT.glob('*/*.safetensors') if file.stem in ('router', 'model'))
+    return sorted(file.parent.name for file in _ROOT.glob(f'*/{SINGLE}'))
 
 
 def names() -> list[str]:

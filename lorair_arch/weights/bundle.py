@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from lorair_arch.errors import CheckpointError
 from lorair_arch.files import check_output, write_file, write_json
 from lorair_arch.weights.files import save_file
+from lorair_arch.weights.hub import CONFIG as DESCRIPTION
+from lorair_arch.weights.hub import SINGLE
 
 CONFIG = 'config_json'
 PARTS = ('router', 'restorer')
-FILE = 'model.safetensors'
 
 
 def is_bundle(state_dict: Mapping[str, Tensor]) -> bool:
@@ -103,12 +104,12 @@ def save_folder(
         OutputError: A file exists, or cannot be written.
     """
     folder = Path(os.path.expanduser(folder))
-    for name in (FILE, 'config.json', 'README.md'):
+    for name in (SINGLE, DESCRIPTION, 'README.md'):
         check_output(folder / name, overwrite)
     networks = {part: (module.state_dict(), options_of(module)) for part, module in zip(PARTS, (router, net))}
     weights = pack(networks, names)
-    save_file({'params': weights}, folder / FILE)
-    write_json(folder / 'config.json', read_config(weights, FILE))
+    save_file({'params': weights}, folder / SINGLE)
+    write_json(folder / DESCRIPTION, read_config(weights, SINGLE))
     count = sum(value.numel() for key, value in weights.items() if key != CONFIG)
     write_file(folder / 'README.md', model_card(folder.resolve().name, names, net.num_experts, count).encode())
 
