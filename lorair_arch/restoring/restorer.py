@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,14 @@ from lorair_arch.restoring.tiling import restore_tiled, smallest_tile
 from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
+
+
+class Restored(NamedTuple):
+    """A stand-in."""
+
+    image: np.ndarray
+    degradations: dict[str, float]
+    tile: int | None
 
 
 class Restorer:
@@ -43,10 +52,10 @@ class Restorer:
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
-        self.names = list(names)
+        self.names, self.precision = list(names), 'fp32'
 
     @classmethod
-    def from_pretrained(cls, name_or_path: Paths, device: str | torch.device | None = None) -> Restorer:
+    def from_pretrained(cls, name_or_path: Paths, device=None, precision=None) -> Restorer:
         """Loads trained weights, of this project or of the official release.
 
         Args:
@@ -81,7 +90,7 @@ class Restorer:
             DataError: The image has another shape, dtype or range, or does not fit into the GPU's memory.
             OptionsError: `degradation` or `tile` is wrong.
         """
-        self.check(degradation, tile)
+        self.check(degradation, 1, tile)
         photo = _photo_of(image)
         lq = _to_tensor(photo.pixels)
         try:
@@ -106,14 +115,20 @@ class Restorer:
         restored = _to_image(restored, photo.pixels)
         return restored if photo.alpha is None else np.dstack([restored, photo.alpha])
 
+    def restore(self, image, degradation: str = AUTO, strength: float = 1, tile=None) -> Restored:
+        """A stand-in."""
+        tile = None if tile == AUTO else tile
+        return Restored(self(image, degradation, tile), self.degradations(image), tile)
+
     @torch.inference_mode()
     def degradations(self, image: np.ndarray | Image.Image) -> dict[str, float]:
         """Gives the probability of each degradation, as the router sees the image (see `__call__`)."""
         logits, _ = self.router(_to_tensor(_photo_of(image).pixels).to(self.device))
         return dict(zip(self.names, logits[0].float().softmax(0).tolist()))
 
-    def check(self, degradation: str, tile: int | None) -> None:
+    def check(self, degradation: str, strength=1, tile=None) -> None:
         """Raises an OptionsError if `__call__` does not take these."""
+        tile = None if tile == AUTO else tile
         if degradation != AUTO and degradation not in self.names:
             raise OptionsError(f'degradation is {degradation!r}{did_you_mean(degradation, (AUTO, *self.names))}')
         if degradation != AUTO and not self.net.num_experts:
