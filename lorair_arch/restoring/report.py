@@ -46,6 +46,7 @@ main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 
 article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 article > div:last-child { padding: 10px 12px; }
 h2 { font-size: 1em; margin: 0; overflow-wrap: anywhere; }
+section { margin: 0 0 16px; }
 p { margin: 2px 0 0; overflow-wrap: anywhere; }
 .bad { color: var(--bad); }
 .pair { position: relative; overflow: hidden; max-height: 80vh; margin: 0 auto; }
@@ -104,6 +105,7 @@ class Report:
     def __init__(self, path: Path, weights: Paths, settings: Settings, restorer) -> None:
         self.path, self.about = path, _about(weights, settings, restorer)
         self.count = dict.fromkeys((RESTORED, SKIPPED, FAILED), 0)
+        self.errors: list[str] = []
         self.start = time.perf_counter()
         self._cards: BinaryIO | None = None
 
@@ -123,6 +125,9 @@ class Report:
     def add(self, outcome: Outcome) -> None:
         """Adds an image; raises an OutputError if the disk is full."""
         self.count[outcome.status] += 1
+        if outcome.error:
+            self.errors.append(outcome.error)
+            return
         try:
             self._cards.write(_encoded(card(outcome)))
         except OSError as error:
@@ -148,18 +153,19 @@ class Report:
         if count[SKIPPED]:
             rows['earlier'] = f'{count[SKIPPED]}, restored in an earlier run'
         if count[FAILED]:
-            rows['failed'] = f'{count[FAILED]}, see below'
+            rows['failed'] = str(count[FAILED])
         rows |= self.about | {'date': time.strftime('%Y-%m-%d %H:%M')}
         title = f'{sum(count.values())} image{"s" if sum(count.values()) != 1 else ""}'
         terms = ''.join(
             f'<dt>{html.escape(name)}<dd{" class=bad" if name == "failed" else ""}>{html.escape(value)}\n'
             for name, value in rows.items()
         )
-        return f'<h1>{title}</h1>\n<dl>\n{terms}</dl>\n'
+        errors = ''.join(f'<p class="bad">{html.escape(error)}</p>\n' for error in self.errors)
+        return f'<h1>{title}</h1>\n<dl>\n{terms}</dl>\n<section>\n{errors}</section>\n'
 
 
 def card(outcome: Outcome) -> str:
-    """Gives what the page shows of an image."""
+    """Gives what the page shows of an image that is restored."""
     name = html.escape(outcome.job.name)
     parts = ['<article>']
     if outcome.pictures:
@@ -184,8 +190,6 @@ def card(outcome: Outcome) -> str:
         facts.append('restored in an earlier run')
     if facts:
         parts.append(f'<p class="dim">{" · ".join(facts)}</p>')
-    if outcome.error:
-        parts.append(f'<p class="bad">{html.escape(outcome.error)}</p>')
     parts += [f'<p class="dim">{html.escape(note)}</p>' for note in outcome.notes]
     if outcome.degradations:
         parts.append(_bars(outcome.degradations))

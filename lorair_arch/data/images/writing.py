@@ -89,7 +89,8 @@ def encode_png(channels: np.ndarray, compressed: bool = True) -> bytes:
     way = {'level': 1, 'strategy': _PNG.STRATEGY.RLE, 'filter': _PNG.FILTER.SUB}
     if not compressed:
         way = {'level': 0, 'filter': _PNG.FILTER.NONE}
-    return imagecodecs.png_encode(np.ascontiguousarray(channels), **way)
+    # `ravel`: of an axis of one pixel NumPy keeps any stride, which the encoder does not take.
+    return imagecodecs.png_encode(np.ascontiguousarray(channels).ravel().reshape(channels.shape), **way)
 
 
 def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
