@@ -32,6 +32,8 @@ WITHOUT_BASICSR = {
         'test_outputs.py',
         'test_restorer.py',
         'test_restore_files.py',
+        'test_restore_report.py',
+        'test_restore_run.py',
     ),
     *('test_router.py', 'test_tiling.py'),
 }

@@ -3,7 +3,7 @@
     python scripts/benchmark/folder.py --weights lorair-tiny --photos ~/pictures
 
 Of the photographs in a folder as many as asked for are made, all of the same number of pixels, as JPEG files. They are
-restored in parts, each in turn by `lorair restore` (decoding, router, restorer, encoding and writing, which overlap) and
+restored in parts, in turn by `lorair restore` (decoding, router, restorer, encoding and writing, which overlap) and
 by the network alone, which gets them decoded: a machine that slows down slows both.
 """
 
