@@ -88,9 +88,10 @@ def _path(path: str | Path, what: str) -> Path:
 
 def _check_apart(planned: Plan, page: Path | None, lines: Path | None) -> None:
     """Raises an OutputError if a page or a log would be written to a file that has another purpose."""
-    real = {os.path.realpath(file) for job in planned.jobs for file in (job.source, job.target, job.comparison)}
+    images = [file for job in planned.jobs for file in (job.source, job.target, job.comparison)]
     for flag, path in (('--report', page), ('--log', lines)):
-        if path and os.path.realpath(path) in real:
+        alike = (file for file in images if path and file.name.lower() == path.name.lower())
+        if any(os.path.realpath(file) == os.path.realpath(path) for file in alike):
             raise OutputError(f"{flag}: '{path}' is the name of an image: choose another")
     if page and lines and os.path.realpath(page) == os.path.realpath(lines):
         raise OutputError(f"--report and --log: '{page}' is the name of both: choose another")

@@ -81,7 +81,7 @@ def plan(inputs: Sequence[Path], output: Path, settings: Settings, as_folder: bo
         whole = Plan([Job(inputs[0], _target_of_one(inputs[0], output, settings, as_folder), inputs[0].name)])
     else:
         whole = _plan_many(inputs, output, settings, as_folder)
-    _protect(whole.jobs)
+    _protect(whole.jobs, settings.compare)
     _tell_apart(whole.jobs)
     # Only now: all shards agree on the names, whatever each of them has done.
     mine = whole._replace(
@@ -186,11 +186,11 @@ def _folded(name: str) -> str:
     return normal(normal(name).casefold())  # once more, as casefold may take a letter apart
 
 
-def _protect(jobs: list[Job]) -> None:
+def _protect(jobs: list[Job], compare: bool) -> None:
     """Raises an OutputError if a result would replace an image of the input, by whatever name."""
     originals = {identity(job.source): job.source for job in jobs}
     for job in jobs:
-        for target in (job.target, job.comparison):
+        for target in (job.target, job.comparison) if compare else (job.target,):
             if exists(target) and (original := originals.get(identity(target))):
                 raise OutputError(
                     f"output '{target}' would replace the input image '{original}': choose another output"

@@ -33,7 +33,7 @@ from lorair_arch.restoring.plan import plan
 from lorair_arch.restoring.run import Steps, Stop, run
 from lorair_arch.restoring.settings import FORMATS, Settings
 
-_PART = 20  # images that are restored before the other has its turn
+_PART = 10  # images that are restored before the other has its turn
 
 
 def make_photos(source: Path, folder: Path, count: int, megapixels: float) -> None:
