@@ -19,6 +19,7 @@ import torch  # noqa: E402
 
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
 from lorair_arch.restoring import folders  # noqa: E402
+from lorair_arch.restoring.restorer import Restored  # noqa: E402
 from tests.hub_server import BIG, CONFIG, serving  # noqa: E402
 from tests.miniature import write_data, write_weights  # noqa: E402
 
@@ -41,6 +42,8 @@ WITHOUT_BASICSR = {
         'test_outputs.py',
         'test_restorer.py',
         'test_restore_files.py',
+        'test_restore_report.py',
+        'test_restore_run.py',
     ),
     *('test_router.py', 'test_tiling.py'),
 }
@@ -96,16 +99,18 @@ def inverting(monkeypatch):
     calls = []
 
     class Inverting:
+        device, precision = 'cpu', 'fp32'
+
         @classmethod
-        def from_pretrained(cls, weights, device):
+        def from_pretrained(cls, weights, device=None, precision=None):
             return cls()
 
-        def check(self, degradation, tile):
+        def check(self, degradation, strength, tile):
             pass
 
-        def __call__(self, image, degradation, tile):
+        def restore(self, image, degradation, strength, tile):
             calls.append(image)
-            return np.iinfo(image.dtype).max - image
+            return Restored(np.iinfo(image.dtype).max - image, {'noise': 0.25, 'rain': 0.75}, None)
 
     monkeypatch.setattr(folders, 'Restorer', Inverting)
     return calls
