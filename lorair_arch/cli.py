@@ -190,6 +190,8 @@ def _add_restore(verbs) -> None:
     add('--compare', action='store_true', help='write a picture of before and after beside each result')
     add('--report', type=expanduser, metavar='FILE', help='write a page (HTML) to look at all images, before and after')
     add('--log', type=expanduser, metavar='FILE', help='add a line of JSON for each image to a file')
+    what = 'several processes, by Ray: on the cluster at ADDRESS (auto, HOST:PORT), else on this machine'
+    add('--ray', nargs='?', const='', metavar='ADDRESS', help=what)
     _add_overwrite(verb)
 
 
@@ -209,7 +211,7 @@ def _restore(args: argparse.Namespace) -> None:
         args.input,
         args.output,
         args.weights,
-        **{name: getattr(args, name) for name in ('device', 'precision', 'report', 'log', 'overwrite')},
+        **{name: getattr(args, name) for name in ('device', 'precision', 'report', 'log', 'ray', 'overwrite')},
         **settings,
     )
 

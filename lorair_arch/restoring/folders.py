@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -34,6 +34,7 @@ def restore_paths(
     precision: str | None = None,
     report: str | Path | None = None,
     log: str | Path | None = None,
+    ray: str | None = None,
     **settings,
 ) -> None:
     """Restores images, folders with their subfolders, and patterns such as 'photos/**/*.jpg'.
@@ -49,6 +50,7 @@ def restore_paths(
         weights, device, precision: See `Restorer.from_pretrained`.
         report: A file for a page of all images, before and after; see `Report`.
         log: A file for a line of JSON for each image, added to what is in it; see `Records`.
+        ray: Address of a cluster of Ray, '' for one of this machine alone; None: this process does the work.
         settings: See `Settings`.
 
     Raises:
@@ -74,10 +76,22 @@ def restore_paths(
         records = stack.enter_context(contextlib.closing(Records(lines))) if lines else None
         restorer = None
         if not all(job.done for job in planned.jobs):
-            restorer = Restorer.from_pretrained(weights, device, precision)
+            # With Ray for the checks alone: this machine may have no GPU.
+            restorer = Restorer.from_pretrained(weights, *((device, precision) if ray is None else ('cpu',)))
             restorer.check(wanted.degradation, wanted.strength, wanted.tile)
         told = stack.enter_context(Report(page, weights, wanted, restorer)) if page else None
-        _run(planned, output, Steps(restorer, wanted, bool(page)), records, told)
+        steps = Steps(restorer, wanted, bool(page))
+
+        def work(stop: Stop) -> Iterator[Outcome]:
+            if ray is None or not restorer:
+                return run(planned.jobs, steps, stop)
+            from lorair_arch.restoring.on_ray import run_on_ray
+
+            pending = [job for job in planned.jobs if not job.done]
+            elsewhere = run_on_ray(pending, weights, wanted, device, precision, bool(page), ray, stop)
+            return itertools.chain(run([job for job in planned.jobs if job.done], steps, stop), elsewhere)
+
+        _run(planned, output, work, records, told)
 
 
 def _path(path: str | Path, what: str) -> Path:
@@ -115,7 +129,13 @@ def _images(count: int) -> str:
     return f'{count} image{"s" if count != 1 else ""}'
 
 
-def _run(planned: Plan, output: str | Path, steps: Steps, records: Records | None, page: Report | None) -> None:
+def _run(
+    planned: Plan,
+    output: str | Path,
+    work: Callable[[Stop], Iterator[Outcome]],
+    records: Records | None,
+    page: Report | None,
+) -> None:
     jobs, total = planned.jobs, len(planned.jobs) + len(planned.refused)
     failures: list[str] = []
     count = dict.fromkeys((RESTORED, SKIPPED, FAILED), 0)
@@ -133,7 +153,7 @@ def _run(planned: Plan, output: str | Path, steps: Steps, records: Records | Non
     )
     with Stop() as stop, bar:
         try:
-            for outcome in itertools.chain(refused, run(jobs, steps, stop)):
+            for outcome in itertools.chain(refused, work(stop)):
                 count[outcome.status] += 1
                 if outcome.error:
                     failures.append(outcome.error)
