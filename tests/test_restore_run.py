@@ -31,6 +31,7 @@ from lorair_arch.errors import DataError, OptionsError, OutputError
 from lorair_arch.restoring import run
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.marks import is_comparison, is_marked, mark
+from lorair_arch.restoring.records import Records
 from tests import odd_images, tiny
 from tests.miniature import REPO
 from tests.photos import photo
@@ -384,6 +385,20 @@ def test_the_log_has_a_line_for_each_image(here, inverting):
         file.write('{"input": "photos/a')
     assert lorair('photos', '--log', 'logs/log.jsonl') == 0
     assert [line['status'] for line in lines('logs/log.jsonl')[4:]] == ['skipped', 'skipped']
+
+
+def test_half_a_line_of_another_run_is_left_to_it(here, inverting):
+    make('photos/a.png')
+    assert lorair('photos', '--log=log.jsonl') == 0
+    other = Records(Path('log.jsonl'))
+    with open('log.jsonl', 'ab') as file:
+        file.write(b'{"input": ')
+    Records(Path('log.jsonl')).close()
+    with open('log.jsonl', 'ab') as file:
+        file.write(b'"b"}\n')
+    other.close()
+    Records(Path('log.jsonl')).close()
+    assert [line['input'] for line in lines()] == ['photos/a.png', 'b']
 
 
 def test_names_of_any_bytes_are_logged(here, inverting):
