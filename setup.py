@@ -22,6 +22,7 @@ setup(
         # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly:
         # tensorboard beside it would have the same plugins twice, and not start.
         "basicsr>=1.4.2,<1.5; python_version < '3.13'",
+        'huggingface_hub>=1,<3',  # weights by name; open_clip brings it too
         'imagecodecs>=2025.3.30',  # all compressions of TIFF files; all bits of PNG, JPEG 2000, AVIF
         'lmdb>=1.4',
         'numpy>=1.26',

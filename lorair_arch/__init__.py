@@ -9,7 +9,7 @@ from importlib import import_module
 from lorair_arch import compat
 
 __version__ = '0.1.0'
-__all__ = ['Restorer', 'register']
+__all__ = ['Restorer', 'register', 'register_spandrel']
 
 # Here, so that no order of imports matters; it imports nothing heavy itself.
 compat.install()
@@ -18,6 +18,19 @@ compat.install()
 def register() -> None:
     """Registers everything with BasicSR, by importing it; more than once does no harm."""
     import basicsr  # noqa: F401
+
+
+def register_spandrel() -> None:
+    """Lets spandrel's `ModelLoader` load the single file that `save_pretrained` and `lorair convert` write."""
+    from lorair_arch.errors import LoRAIRError
+
+    try:
+        import spandrel  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise LoRAIRError('spandrel is not installed: pip install spandrel') from error
+    from lorair_arch.weights.spandrel import register
+
+    register()
 
 
 def __getattr__(name: str):

@@ -56,7 +56,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png',
     )
     verbs = _verbs(parser)
-    for add in (_add_restore, _add_convert, _add_export, _add_data):
+    for add in (_add_restore, _add_weights, _add_convert, _add_export, _add_data):
         add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -168,7 +168,7 @@ def _add_restore(verbs) -> None:
     what = "images, folders of images, patterns such as 'photos/*.jpg'"
     add('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
     add('-o', '--output', type=expanduser, required=True, help='where to: a file for one image, or a folder')
-    what = f'files of weights, their folder, or a name of the zoo; default: {DEFAULT}'
+    what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
     add('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
     what = (
         'what is wrong with the images; several with weights: rain=0.7,noise=0.3; default: auto, the router finds out'
@@ -212,6 +212,23 @@ def _restore(args: argparse.Namespace) -> None:
         **{name: getattr(args, name) for name in ('device', 'precision', 'report', 'log', 'overwrite')},
         **settings,
     )
+
+
+def _add_weights(verbs) -> None:
+    example = 'lorair weights\nlorair weights --download setting1'
+    verb = _add(verbs, 'weights', 'list weights that have a name, and download them', example, _weights)
+    what = "names: of the list, or 'user/repo' or 'user/repo@revision' of huggingface.co (HF_ENDPOINT)"
+    verb.add_argument('--download', nargs='+', default=[], metavar='NAME', help=what)
+
+
+def _weights(args: argparse.Namespace) -> None:
+    from lorair_arch.weights import located
+    from lorair_arch.weights.listing import table
+
+    if not args.download:
+        sys.stdout.write(table() + '\n')
+    for name in args.download:
+        sys.stdout.writelines(f'{path}\n' for path in located(name))
 
 
 def _add_convert(verbs) -> None:

@@ -41,14 +41,15 @@ def checked(spec: Spec, value: Any, where: str = '', prefix: str = '') -> Any:
 
 
 def checks_options(spec: Section) -> Callable[[Callable], Callable]:
-    """Lets a constructor check its arguments, such as by the `OPTIONS` of its class."""
+    """Lets a constructor check its arguments, such as by the `OPTIONS` of its class; `settings` keeps them."""
 
     def decorate(constructor: Callable) -> Callable:
         @functools.wraps(constructor)
         def check_first(self: Any, *args: Any, **kwargs: Any) -> None:
             # Bound first: arguments by place get the names that the description knows.
             given = inspect.signature(constructor).bind(self, *args, **kwargs).arguments
-            constructor(self, **checked(spec, {key: given[key] for key in list(given)[1:]}))
+            self.settings = checked(spec, {key: given[key] for key in list(given)[1:]})
+            constructor(self, **self.settings)
 
         return check_first
 

@@ -53,9 +53,8 @@ step "Training: router, restorer, experts"
 basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${short[@]+"${short[@]}"}
 
 step "Packing into $out"
-pack() { lorair convert "$@" --half --degradations clean noise rain haze blur lowlight jpeg; }
 models=experiments/zoo_tiny
-pack ${models}_2_router/models/net_router_latest.pth "$out/router.safetensors"
-pack ${models}_3_pretrain/models/net_g_latest.pth "$out/base.safetensors"
-pack ${models}_4_finetune/models/net_g_latest.pth "$out/experts.safetensors"
-du -cb "$out"/*.safetensors
+lorair convert ${models}_2_router/models/net_router_latest.pth ${models}_3_pretrain/models/net_g_latest.pth \
+    ${models}_4_finetune/models/net_g_latest.pth "$out/model.safetensors" \
+    --half --degradations clean noise rain haze blur lowlight jpeg
+du -b "$out/model.safetensors"

@@ -11,6 +11,7 @@ import random  # noqa: E402
 import sys  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -19,12 +20,21 @@ import torch  # noqa: E402
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
 from lorair_arch.restoring import folders  # noqa: E402
 from lorair_arch.restoring.restorer import Restored  # noqa: E402
+from tests.hub_server import BIG, CONFIG, serving  # noqa: E402
 from tests.miniature import write_data, write_weights  # noqa: E402
 
 # Where BasicSR cannot be built, on Python 3.13 and newer, all that does not train is tested.
 WITHOUT_BASICSR = {
     *('test_checkpoint.py', 'test_convert.py', 'test_data_degradations.py', 'test_data_images.py'),
-    *('test_experts.py', 'test_export.py', 'test_files.py', 'test_image_files.py', 'test_image_metadata.py'),
+    *(
+        'test_experts.py',
+        'test_export.py',
+        'test_files.py',
+        'test_hub.py',
+        'test_hub_downloads.py',
+        'test_image_files.py',
+        'test_image_metadata.py',
+    ),
     *(
         'test_image_tiff.py',
         'test_memory.py',
@@ -48,6 +58,39 @@ def here(tmp_path, monkeypatch):
     write_data(tmp_path)
     write_weights(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on loopback in place of huggingface.co, with an empty cache; processes see it too."""
+    from huggingface_hub import constants
+
+    with serving() as hub:
+        folder = tmp_path / 'huggingface'
+        env = {'HF_ENDPOINT': hub.url, 'HF_HOME': str(folder), 'HF_HUB_OFFLINE': '0', 'HF_HUB_DISABLE_XET': '1'}
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        for name, value in {
+            'ENDPOINT': hub.url,
+            'HUGGINGFACE_CO_URL_TEMPLATE': hub.url + '/{repo_id}/resolve/{revision}/{filename}',
+            'HF_HUB_CACHE': str(folder / 'hub'),
+            'HF_TOKEN_PATH': str(folder / 'token'),
+            'HF_HUB_OFFLINE': False,
+            'HF_HUB_DISABLE_XET': True,
+            'HF_HUB_ETAG_TIMEOUT': 1,
+            'HF_HUB_DOWNLOAD_TIMEOUT': 1,
+            'DOWNLOAD_CHUNK_SIZE': 1000,
+        }.items():
+            monkeypatch.setattr(constants, name, value)  # which the client has read from the environment before
+        monkeypatch.setattr('huggingface_hub.file_download.time', SimpleNamespace(sleep=lambda seconds: None))
+        yield hub
+
+
+@pytest.fixture
+def single(hub):
+    """The hub with 'some/repo': a single file, of random bytes, with its config.json."""
+    hub.add('some/repo', {'model.safetensors': BIG, 'config.json': CONFIG, 'README.md': b'card', 'x.pth': b'else'})
+    return hub
 
 
 @pytest.fixture

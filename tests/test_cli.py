@@ -32,13 +32,13 @@ def test_help_of_basicsr_is_quick_and_shows_an_example(tmp_path, command):
     assert re.search(r'examples?:\n  basicsr (train|test) -opt options/\S+\.yml', done.stdout)
 
 
-@pytest.mark.parametrize('command', [(), ('restore',), ('convert',), ('data', 'cache-priors')])
+@pytest.mark.parametrize('command', [(), ('restore',), ('weights',), ('convert',), ('data', 'cache-priors')])
 def test_help_of_lorair_is_quick_and_shows_an_example(tmp_path, command):
     start = time.perf_counter()
     done = run(tmp_path, *command, '--help', python=LORAIR)
     assert time.perf_counter() - start < 1
     assert done.returncode == 0
-    examples = r'restore \S+ -o \S+\n|convert \S+ \S+\.safetensors|data cache-priors -opt \S+\.yml'
+    examples = r'restore \S+ -o \S+\n|weights\n|convert \S+ \S+\.safetensors|data cache-priors -opt \S+\.yml'
     assert re.search(rf'examples?:\n  lorair ({examples})', done.stdout)
 
 

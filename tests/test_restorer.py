@@ -59,7 +59,8 @@ def test_grey_stays_grey(restorer, dtype):
         logits, prior = restorer.router(lq)
         coloured = restorer.net(lq, prior, logits).clamp(0, 1)[0]
     assert coloured.std(0).max() > 0.001  # the network itself gives a tint
-    expected = coloured.mean(0).numpy()
+    expected = (coloured[0] + (coloured - coloured[:1]).mean(0)).numpy()
+    np.testing.assert_allclose(expected, coloured.mean(0), atol=1e-6)
     if dtype != np.float32:
         expected = (expected * np.iinfo(dtype).max).round().astype(dtype)
     restored = restorer(grey)
@@ -122,7 +123,7 @@ def test_without_experts(weights):
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
-        (photo(channels=4), r'image has shape \[37, 50, 4\], expected \[H, W, 3\]'),
+        (photo(channels=5), r'image has shape \[37, 50, 5\], expected \[H, W, C\] or \[H, W\] with 3 channels'),
         (photo()[:0], r'image has shape \[0, 50, 3\]'),
         (photo().astype(int), 'image has int64 pixels, expected uint8'),
         (photo().astype(np.float32), r'image has float32 values from 0.0 to 25\d.0, expected \[0, 1\]'),
@@ -157,6 +158,8 @@ def test_images_of_pillow_in_any_mode(restorer, mode):
         expected = np.asarray(image.convert(plain.get(mode, 'RGB')))
     assert image.mode == mode
     restored = restorer(image)
+    assert isinstance(restored, Image.Image)
+    restored = np.asarray(restored)
     assert restored.shape == expected.shape and restored.dtype == expected.dtype
     if mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa'):
         np.testing.assert_array_equal(restored[..., -1], expected[..., -1])
@@ -171,8 +174,8 @@ def test_deep_grey_images_of_pillow(restorer, mode):
     kinds = {'I;16': '<u2', 'I;16B': '>u2', 'I': 'i4'}
     image = Image.frombytes(mode, (50, 37), grey.astype(kinds[mode]).tobytes())
     restored = restorer(image)
-    assert restored.dtype == np.uint16
-    np.testing.assert_array_equal(restored, restorer(grey))
+    assert restored.mode == 'I;16'
+    np.testing.assert_array_equal(np.asarray(restored), restorer(grey))
     with pytest.raises(DataError, match="image 'of Pillow' has int32 pixels; convert it to 8 or 16 bits"):
         restorer(Image.fromarray(np.full((4, 4), 70000, np.int32)))
 
@@ -181,7 +184,7 @@ def test_transparent_colours_of_palettes_of_pillow(restorer):
     image = Image.fromarray(photo()).quantize(16)
     image.info['transparency'] = 3
     expected = np.asarray(image.convert('RGBA'))
-    restored = restorer(image)
+    restored = np.asarray(restorer(image))
     np.testing.assert_array_equal(restored[..., 3], expected[..., 3])
     np.testing.assert_array_equal(restored[..., :3], restorer(expected[..., :3]))
 
@@ -193,15 +196,6 @@ def test_refuses_wrong_options(restorer):
         restorer(photo(), tile=8)
     with pytest.raises(OptionsError, match="device 'gpu' cannot be used"):
         Restorer(restorer.router, restorer.net, NAMES, 'gpu')
-
-
-def test_full_gpu_memory_says_what_to_do(restorer, monkeypatch):
-    def fail(*_):
-        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
-
-    monkeypatch.setattr(restorer.net, 'forward', fail)
-    with pytest.raises(DataError, match='50 x 37 pixels does not fit into the memory of the GPU.* tile = 512'):
-        restorer(photo())
 
 
 def remove(name):

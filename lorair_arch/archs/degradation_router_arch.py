@@ -20,7 +20,7 @@ def device_views(lq: Tensor, size: int, grid: int) -> Tensor:
     """Makes the views on the device of the images.
 
     Args:
-        lq: Images, [B, 3, H, W] in [0, 1]; values beyond are cut off.
+        lq: Images, [B, 3, H, W] in [0, 1], values beyond are cut off; or uint8.
         size: s, side of a view.
         grid: g, the second resolution is g s by g s, cut into g by g views.
 
@@ -29,9 +29,7 @@ def device_views(lq: Tensor, size: int, grid: int) -> Tensor:
     """
     on_cpu = lq.device.type == 'cpu'
     # On a CPU 8 bits are many times faster, and within two levels of what Pillow makes of the same pixels.
-    images = (
-        (lq.clamp(0, 1) * 255).round_().byte().contiguous(memory_format=torch.channels_last) if on_cpu else lq.float()
-    )
+    images = _bytes(lq).contiguous(memory_format=torch.channels_last) if on_cpu else lq.float()
     views = torch.empty(len(lq), 1 + grid**2, 3, size, size, device=lq.device)
     views[:, 0] = F.interpolate(images, (size, size), mode='bicubic', antialias=True)
     high = F.interpolate(images, (grid * size, grid * size), mode='bicubic', antialias=True)
@@ -46,7 +44,7 @@ def pillow_views(lq: Tensor, size: int, grid: int) -> Tensor:
 
     Args and returns: as `device_views`.
     """
-    images = [Image.fromarray(a) for a in (lq.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
+    images = [Image.fromarray(np.ascontiguousarray(a)) for a in _bytes(lq).permute(0, 2, 3, 1).cpu().numpy()]
     low, high = (
         torch.stack([_to_tensor(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
         for side in (size, grid * size)
@@ -54,6 +52,10 @@ def pillow_views(lq: Tensor, size: int, grid: int) -> Tensor:
     crops = high.unfold(2, size, size).unfold(3, size, size)  # [B, 3, g, g, s, s]
     crops = crops.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
     return torch.cat([low[:, None], crops], dim=1).to(lq.device)
+
+
+def _bytes(lq: Tensor) -> Tensor:
+    return lq if lq.dtype == torch.uint8 else (lq.clamp(0, 1) * 255).round_().byte()
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
@@ -128,7 +130,8 @@ class DegradationRouter(nn.Module):
         """Classifies images.
 
         Args:
-            lq: [B, 3, H, W] in [0, 1], any size, the aspect is ignored; or what `views` makes of images.
+            lq: [B, 3, H, W] in [0, 1] or, on a CPU, uint8; any size, the aspect is ignored. Or what `views` makes of
+                images.
 
         Returns:
             Logits [B, E] and prior [B, P].

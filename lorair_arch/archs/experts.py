@@ -19,13 +19,13 @@ the group (`Merging`); inference runs nothing else.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorair_arch.archs import kernels
@@ -239,13 +239,20 @@ class Merging(nn.Module):
         super().__init__()
         self._merged: dict[int, tuple[tuple, Merging]] = {}
 
-    def merge(self, expert: int) -> Merging:
-        """Gives the plain network, in evaluation mode, that one expert makes of this one.
+    def merge(self, experts: int | Sequence[float]) -> Merging:
+        """Gives the plain network, in evaluation mode, that one expert, or a mixture, makes of this one.
 
-        Weights that experts do not change are shared with this one.
+        Args:
+            experts: The number of an expert, or the weights of all, [E], of which the gates are the proportions.
+
+        Returns:
+            The network; weights that experts do not change are shared with this one.
         """
-        logits = F.one_hot(torch.tensor([expert], device=next(self.parameters()).device), self.num_experts).float()
-        return self._merge(route(logits, 1)[0])
+        if isinstance(experts, int):
+            experts = [float(i == experts) for i in range(self.num_experts)]
+        weights = torch.tensor([experts], device=next(self.parameters()).device)
+        # softmax(log w) is w / sum(w), however many experts an image may use otherwise
+        return self._merge(route(weights.log(), int(weights.count_nonzero()))[0])
 
     def merges(self) -> bool:
         """Tells whether merged networks run in place of this one: weights stay as they are, and need no gradients."""

@@ -2,170 +2,315 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from lorair_arch.data.images.photo import Photo, from_pillow
-from lorair_arch.data.images.reading import to_float
-from lorair_arch.devices import device_name
+from lorair_arch.devices import device_name, has_bf16
 from lorair_arch.errors import DataError, OptionsError, did_you_mean
-from lorair_arch.restoring.tiling import restore_tiled, smallest_tile
+from lorair_arch.restoring.given import Given, Pixels, as_type, pixels_of
+from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller
+from lorair_arch.restoring.tiling import restore_bands, smallest_tile
+from lorair_arch.weights.bundle import save_folder
+from lorair_arch.weights.hub import push
 from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
+Degradation = str | Mapping[str, float]
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+# Images of a list that are restored at once have so many pixels together: small ones keep a GPU busy only together.
+_BATCH_PIXELS = 2**20
 
 
 class Restored(NamedTuple):
-    """A stand-in."""
+    """A restored image, and how it came about.
 
-    image: np.ndarray
+    Attributes:
+        image: The same kind as what was given.
+        degradations: The probability of each degradation, as the router saw the image.
+        tile: Side of the tiles in pixels; None: in one piece.
+    """
+
+    image: Any
     degradations: dict[str, float]
     tile: int | None
 
 
 class Restorer:
-    """Restores images of any size, one at a time.
+    """Restores images of any size.
 
     >>> restorer = Restorer.from_pretrained('lorair-tiny')
-    >>> restored = restorer(image)  # image and restored: [H, W, 3], RGB
+    >>> restored = restorer(image)  # the same kind as image: array, image of Pillow, tensor, or a list of them
 
     Args:
         router: A trained `DegradationRouter`.
         net: A trained `LoRAIR`, with or without experts.
         names: The degradations, in the order of the router's classes.
         device: Where to run; by default the GPU, if there is one.
+        precision: 'fp32', 'bf16' or 'fp16', in which convolutions are computed; by default bf16 on a GPU of CUDA that
+            has it, else fp32.
 
     Attributes:
         names: See above; what `degradation` may be, beside 'auto'.
+
+    Raises:
+        OptionsError: There is no such device, or it does not have the precision.
     """
 
     def __init__(
-        self, router: nn.Module, net: nn.Module, names: Sequence[str], device: str | torch.device | None = None
+        self,
+        router: nn.Module,
+        net: nn.Module,
+        names: Sequence[str],
+        device: str | torch.device | None = None,
+        precision: str | None = None,
     ) -> None:
         try:
             self.device = torch.device(device or device_name())
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
-        self.names, self.precision = list(names), 'fp32'
+        self.names = list(names)
+        self.precision = _precision(precision, self.device.type)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: Paths, device=None, precision=None) -> Restorer:
+    def from_pretrained(
+        cls, name_or_path: Paths, device: str | torch.device | None = None, precision: str | None = None
+    ) -> Restorer:
         """Loads trained weights, of this project or of the official release.
 
         Args:
-            name_or_path: 'lorair-tiny', the weights that come with the package; or a folder of weights, or a list of
-                files: the router, the restorer and its experts, in any order (they are recognised by what is in
-                them). Averaged weights (EMA) are preferred.
-            device: Where to run, such as 'cpu' or 'cuda:1'; by default the GPU, if there is one.
+            name_or_path: A name that `lorair weights` lists, such as 'lorair-tiny'; 'user/repo' of the Hugging Face
+                hub; a folder of weights; or a list of files: the router, the restorer and its experts, in any order
+                (they are recognised by what is in them). Averaged weights (EMA) are preferred.
+            device, precision: See the class.
 
         Raises:
             CheckpointError: A file is missing or damaged, the files do not belong together, or the name is unknown.
-            OptionsError: There is no such device.
+            OptionsError: There is no such device, or it does not have the precision.
         """
-        return cls(*load_networks(name_or_path), device=device)
+        return cls(*load_networks(name_or_path), device=device, precision=precision)
 
-    @torch.inference_mode()
-    def __call__(self, image: np.ndarray | Image.Image, degradation: str = AUTO, tile: int | None = None) -> np.ndarray:
-        """Restores an image.
+    def __call__(
+        self,
+        image: Given | Sequence,
+        degradation: Degradation = AUTO,
+        strength: float = 1,
+        tile: int | str | None = AUTO,
+    ) -> Any:
+        """Restores an image, or several.
 
         Args:
-            image: RGB [H, W, 3] or grey [H, W] or [H, W, 1]; uint8, uint16, or floating point in [0, 1]. Or an image of
-                Pillow in any mode, which is not turned; CMYK and Lab become sRGB.
-            degradation: 'auto': the router chooses the experts. One of `names`: the expert of that degradation.
-            tile: None: the image in one piece. Otherwise the side, in pixels, of overlapping tiles that are restored
-                one after the other, all guided by the whole image, so that memory does not grow with the image.
+            image: RGB or grey, with or without alpha: an array [H, W, C] or [H, W], or a tensor [C, H, W] or
+                [B, C, H, W]; uint8, uint16, or floating point in [0, 1]. An image of Pillow in any mode, which is not
+                turned. The path of an image file, read as viewers show it. Or a list of such: images of the same size
+                are restored together.
+            degradation: 'auto': the router chooses the experts. One of `names`: the expert of that degradation. Weights
+                by name, such as {'rain': 0.7, 'noise': 0.3}: their experts in this proportion.
+            strength: From 0, which gives the image back as it is, to 1, what the network restores; between them a
+                blend of the two.
+            tile: None: the image in one piece. A number: the side, in pixels, of overlapping tiles that are restored
+                one after the other, all guided by the whole image, so that memory does not grow with the image. 'auto':
+                in one piece if memory allows, else in tiles as large as it does; smaller ones if it runs out.
 
         Returns:
-            The same shape and dtype. What is grey, or has three equal channels, stays so: it is the mean of the three
-            channels that the network gives, as all three estimate the same values. Of an image of Pillow RGB or grey,
-            with its alpha channel unchanged as the last one, if it has one.
+            The same kind, size, type and transparency. What is grey, or has three equal channels, stays so: it is the
+            mean of the three channels that the network gives, as all three estimate the same values. An image of Pillow
+            comes back as RGB or grey, with alpha if it had any; of a path comes an array.
 
         Raises:
-            DataError: The image has another shape, dtype or range, or does not fit into the GPU's memory.
-            OptionsError: `degradation` or `tile` is wrong.
+            DataError: The image has another shape, type or range, or does not fit into memory.
+            OptionsError: `degradation`, `strength` or `tile` is wrong.
         """
-        self.check(degradation, 1, tile)
-        photo = _photo_of(image)
-        lq = _to_tensor(photo.pixels)
-        try:
-            # Asked even where the expert is named: the prior guides the restorer in any case.
-            logits, prior = self.router(lq.to(self.device))
-            if degradation != AUTO:
-                # the one finite logit has the whole softmax, however many experts an image may use
-                logits = torch.full_like(logits, -torch.inf)
-                logits[:, self.names.index(degradation)] = 0
+        if isinstance(image, Tensor) and image.dim() == 4:
+            return torch.stack(self(list(image), degradation, strength, tile))
+        if not isinstance(image, (list, tuple)):
+            return self.restore(image, degradation, strength, tile).image
+        self.check(degradation, strength, tile)
+        pixels = [pixels_of(one) for one in image]
+        results: dict[int, Restored] = {}
+        for batch in _batches(pixels):
+            restored = self._restore([pixels[i] for i in batch], degradation, strength, tile)
+            results.update(zip(batch, restored))
+        return [results[i].image for i in range(len(pixels))]
 
-            if tile:
-                restored = restore_tiled(self.net, lq, prior, logits, tile)
-            else:
-                restored = self.net(lq.to(self.device), prior, logits).cpu()
-        except torch.cuda.OutOfMemoryError as error:
-            raise DataError(
-                f'an image of {lq.shape[3]} x {lq.shape[2]} pixels does not fit into the memory of the GPU: restore it '
-                f'in {"smaller " if tile else ""}tiles, such as tile = {tile // 2 if tile else 512}'
-            ) from error
-        if (lq == lq[:, :1]).all():
-            restored = restored.clamp(0, 1).mean(1, keepdim=True).expand_as(restored)
-        restored = _to_image(restored, photo.pixels)
-        return restored if photo.alpha is None else np.dstack([restored, photo.alpha])
-
-    def restore(self, image, degradation: str = AUTO, strength: float = 1, tile=None) -> Restored:
-        """A stand-in."""
-        tile = None if tile == AUTO else tile
-        return Restored(self(image, degradation, tile), self.degradations(image), tile)
+    def restore(
+        self, image: Given, degradation: Degradation = AUTO, strength: float = 1, tile: int | str | None = AUTO
+    ) -> Restored:
+        """Restores an image as `__call__` does, and tells what the router saw, which is asked once."""
+        self.check(degradation, strength, tile)
+        return self._restore([pixels_of(image)], degradation, strength, tile)[0]
 
     @torch.inference_mode()
-    def degradations(self, image: np.ndarray | Image.Image) -> dict[str, float]:
+    def degradations(self, image: Given) -> dict[str, float]:
         """Gives the probability of each degradation, as the router sees the image (see `__call__`)."""
-        logits, _ = self.router(_to_tensor(_photo_of(image).pixels).to(self.device))
-        return dict(zip(self.names, logits[0].float().softmax(0).tolist()))
+        return self._probabilities(self._route([pixels_of(image)])[0])[0]
 
-    def check(self, degradation: str, strength=1, tile=None) -> None:
+    def check(self, degradation: Degradation = AUTO, strength: float = 1, tile: int | str | None = AUTO) -> None:
         """Raises an OptionsError if `__call__` does not take these."""
-        tile = None if tile == AUTO else tile
-        if degradation != AUTO and degradation not in self.names:
-            raise OptionsError(f'degradation is {degradation!r}{did_you_mean(degradation, (AUTO, *self.names))}')
+        weights = {degradation: 1.0} if isinstance(degradation, str) else degradation
+        known = (AUTO, *self.names) if isinstance(degradation, str) else self.names
+        for name, weight in weights.items():
+            if name not in known:
+                raise OptionsError(f'degradation is {name!r}{did_you_mean(name, known)}')
+            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+                raise OptionsError(f'degradation gives {name!r} the weight {weight!r}, expected a number from 0 up')
+        if not any(weights.values()):
+            raise OptionsError('degradation gives no degradation a weight above 0: name one')
         if degradation != AUTO and not self.net.num_experts:
             raise OptionsError(f'degradation is {degradation!r}, but these weights have no experts: leave it out')
+        if not 0 <= strength <= 1:
+            raise OptionsError(f'strength is {strength}, expected a number from 0 (the input) to 1')
         smallest = smallest_tile(self.net)
-        if tile is not None and tile < smallest:
+        if isinstance(tile, str) and tile != AUTO:
+            raise OptionsError(f"tile is {tile!r}, expected 'auto' or a number of pixels")
+        if isinstance(tile, int) and tile < smallest:
             raise OptionsError(f'tile is {tile} pixels, but must be at least {smallest}; 512 is a good start')
 
+    def save_pretrained(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the weights as a folder of the Hugging Face hub: model.safetensors, config.json and a model card.
 
-def _photo_of(image: np.ndarray | Image.Image) -> Photo:
-    # Pillow's F are floats of any range: checked below as an array's are.
-    if isinstance(image, Image.Image) and image.mode != 'F':
-        return from_pillow(image, 'of Pillow')
-    return Photo(np.asarray(image))
+        Args:
+            folder: Where to; made if missing. `from_pretrained` reads it, and model.safetensors alone.
+            overwrite: Whether files in it may be replaced.
+
+        Raises:
+            OutputError: A file exists, or cannot be written.
+        """
+        save_folder(folder, self.router, self.net, self.names, overwrite)
+
+    def push_to_hub(self, name: str, private: bool = False) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face hub; a model card that is there stays as it is.
+
+        Args:
+            name: 'user/repo'; made if there is none. `hf auth login` or HF_TOKEN says who you are.
+            private: Whether a repository that is made is only seen by its owner.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: The hub cannot be reached, or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder, name.rpartition('/')[2]))
+            return push(Path(folder, name.rpartition('/')[2]), name, private)
+
+    @torch.inference_mode()
+    def _restore(
+        self, images: list[Pixels], degradation: Degradation, strength: float, tile: int | str | None
+    ) -> list[Restored]:
+        """Restores images of the same size together; in tiles only if there is one."""
+        size = images[0].size
+        logits, prior = self._route(images)
+        degradations, grey = self._probabilities(logits), [image.is_grey for image in images]
+        net, logits = self._steered(logits, degradation)
+        side = choose_tile(self.net, (size[0] * len(images), size[1]), self.device) if tile == AUTO else tile
+        if side and len(images) > 1:  # tiles are restored for one image at a time
+            return [self._restore([image], degradation, strength, tile)[0] for image in images]
+        while True:
+            try:
+                values = [torch.empty_like(image.values) for image in images]
+                with self._autocast():
+                    for rows, band in restore_bands(net, _window(images, self.device), size, prior, logits, side):
+                        for i, image in enumerate(images):
+                            _put(values[i], image, rows, band[i : i + 1], grey[i], strength)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = next_smaller(self.net, size, side)
+                if tile != AUTO or not smaller:
+                    raise DataError(_too_large(size, side, smaller, self.device)) from error
+                side = smaller
+                if self.device.type == 'cuda':
+                    torch.cuda.empty_cache()
+        return [Restored(image.back(v), seen, side) for image, v, seen in zip(images, values, degradations)]
+
+    def _route(self, images: list[Pixels]) -> tuple[Tensor, Tensor]:
+        """Asks the router; gives logits [B, E] and prior [B, P]."""
+        if self.device.type == 'cpu':
+            lq = torch.cat([image.bytes() for image in images]) if len(images) > 1 else images[0].bytes()
+        else:
+            lq = _window(images, self.device)(slice(None), slice(None))
+        with self._autocast():
+            logits, prior = self.router(lq)
+        return logits.float(), prior.float()
+
+    def _probabilities(self, logits: Tensor) -> list[dict[str, float]]:
+        return [dict(zip(self.names, row)) for row in logits.softmax(1).tolist()]
+
+    def _steered(self, logits: Tensor, degradation: Degradation) -> tuple[nn.Module, Tensor]:
+        """Gives the network to run, and the logits that choose its experts, if the user has named some."""
+        if degradation == AUTO:
+            return self.net, logits
+        if isinstance(degradation, str):
+            # the one finite logit has the whole softmax, however many experts an image may use
+            chosen = torch.full_like(logits, -torch.inf)
+            chosen[:, self.names.index(degradation)] = 0
+            return self.net, chosen
+        return self.net.merge([degradation.get(name, 0) for name in self.names]), logits
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision == 'fp32':
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
 
-def _to_tensor(image: np.ndarray) -> Tensor:
-    """Checks an image and gives it as [1, 3, H, W], float32 in [0, 1]."""
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise DataError(f'image has shape {list(image.shape)}, expected [H, W, 3] (RGB) or [H, W] (grey)')
-    if image.dtype in (np.uint8, np.uint16):
-        image = to_float(image)
-    elif not np.issubdtype(image.dtype, np.floating):
-        raise DataError(f'image has {image.dtype} pixels, expected uint8, uint16 or floating point in [0, 1]')
-    elif not (image.min() >= 0 and image.max() <= 1):  # also if there is a NaN
-        raise DataError(f'image has {image.dtype} values from {image.min()} to {image.max()}, expected [0, 1]')
-    image = np.broadcast_to(image.astype(np.float32, copy=False), (*image.shape[:2], 3))
-    # A copy: a broadcast array must not be written to, and the caller's image is his own.
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+def _precision(wanted: str | None, kind: str) -> str:
+    """Chooses a precision, or checks what is wanted."""
+    if wanted is None:
+        return 'bf16' if kind == 'cuda' and has_bf16(kind) else 'fp32'
+    if wanted not in PRECISIONS:
+        raise OptionsError(f'precision is {wanted!r}{did_you_mean(wanted, PRECISIONS)}')
+    if wanted == 'bf16' and not has_bf16(kind) or wanted == 'fp16' and kind == 'cpu':
+        raise OptionsError(f'precision {wanted} would take many times as long as fp32 on this {kind.upper()}: use fp32')
+    return wanted
 
 
-def _to_image(restored: Tensor, like: np.ndarray) -> np.ndarray:
-    image = restored[0].clamp(0, 1).permute(1, 2, 0).numpy()
-    if np.issubdtype(like.dtype, np.integer):
-        # Rounded: `astype` cuts, which would darken by half a level.
-        image = (image * np.iinfo(like.dtype).max).round()
-    image = image.astype(like.dtype)
-    return image if image.shape == like.shape else image[..., 0].reshape(like.shape)
+def _batches(images: list[Pixels]) -> Iterator[list[int]]:
+    """Gives the numbers of images that are restored together: of the same size, and not too many."""
+    groups: dict[tuple, list[int]] = {}
+    for i, image in enumerate(images):
+        groups.setdefault(image.size, []).append(i)
+    for (height, width), group in groups.items():
+        count = max(1, _BATCH_PIXELS // (height * width))
+        yield from (group[start : start + count] for start in range(0, len(group), count))
+
+
+def _window(images: list[Pixels], device: torch.device) -> Any:
+    def window(rows: slice, columns: slice) -> Tensor:
+        parts = [image.window(rows, columns, device) for image in images]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    return window
+
+
+def _put(values: Tensor, image: Pixels, rows: slice, restored: Tensor, grey: bool, strength: float) -> None:
+    """Writes restored rows, [1, 3, rows, W], into an image's values."""
+    restored = restored.float().clamp(0, 1)
+    if grey:
+        # Written so that of three equal numbers it is that number.
+        first = restored[:, :1]
+        restored = (first + (restored - first).mean(1, keepdim=True)).expand_as(restored)
+    if strength != 1:
+        lq = image.window(rows, slice(None), restored.device)
+        restored = torch.lerp(lq, restored, strength)
+    values[:, rows] = as_type(restored[0, : len(values)], values.dtype).to(values.device)
+
+
+def _too_large(size: tuple[int, int], tile: int | None, smaller: int | None, device: torch.device) -> str:
+    what = 'this machine' if device.type == 'cpu' else 'the GPU'
+    remedy = (
+        f'restore it in {"smaller " if tile else ""}tiles, such as tile = {smaller}'
+        if smaller
+        else ('give free memory, or use a machine that has more')
+    )
+    return f'an image of {size[1]} x {size[0]} pixels does not fit into the memory of {what}: {remedy}'

@@ -7,13 +7,15 @@ used for, and has the means over space of the whole image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lorair_arch.archs.nafblock import SpatialMean
+
+Window = Callable[[slice, slice], Tensor]
 
 # Neighbours share an eighth of their side or more, at least so many pixels.
 _PART, _LEAST = 8, 16
@@ -35,37 +37,50 @@ class Span(NamedTuple):
     weights: Tensor
 
 
-def restore_tiled(net: nn.Module, image: Tensor, prior: Tensor, logits: Tensor | None, tile: int) -> Tensor:
-    """Restores tile by tile, each with the means of the whole image, and blends the tiles where they overlap.
+def restore_bands(
+    net: nn.Module, window: Window, size: tuple[int, int], prior: Tensor, logits: Tensor | None, tile: int | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Restores an image from top to bottom: tile by tile, each with the means of the whole image, blended in overlaps.
 
     Args:
         net: A `LoRAIR` in evaluation mode.
-        image: [1, 3, H, W] on the CPU; tiles go to the network's device one after the other.
+        window: Gives a part of the image by its rows and columns, [1, 3, h, w] in [0, 1] on the network's device; more
+            of it is never held than one tile.
+        size: (H, W).
         prior: Of the whole image, [1, P].
         logits: Of the whole image, [1, E], or None.
         tile: Side of the tiles in pixels, at least `smallest_tile(net)`; rounded down to a multiple of `net.multiple`.
-            An image that fits into one is restored in one piece.
+            An image that fits into one is restored in one piece; so is any with None.
 
-    Returns:
-        [1, 3, H, W] on the CPU.
+    Yields:
+        Rows of the image, and what they have become, [1, 3, rows, W]; in one piece on the network's device, else on the
+        CPU. Every row once.
     """
     net = net.runner(logits)  # once for all tiles, which share the image's experts
-    rows, columns = (place(length, tile, net.multiple) for length in image.shape[-2:])
+    rows, columns = (place(length, tile or length + net.multiple, net.multiple) for length in size)
     tiles = [(row, column) for row in rows for column in columns]
-    if len(tiles) == 1:
-        return net(image.to(prior.device), prior, logits).cpu()
 
     def restore(row: Span, column: Span) -> Tensor:
-        return net(image[..., row.seen, column.seen].to(prior.device), prior, logits).cpu()
+        return net(window(row.seen, column.seen), prior, logits)
 
-    out = torch.zeros_like(image)
+    if len(tiles) == 1:
+        yield slice(0, size[0]), restore(*tiles[0])
+        return
     with TileMeans(net) as means:
         # A first pass for the means alone: a sample of the tiles is not enough.
         for row, column in means.beforehand(tiles):
             restore(row, column)
-        for row, column in tiles:
-            out[..., row.seen, column.seen] += restore(row, column) * row.weights[:, None] * column.weights
-    return out
+        shared = torch.zeros(1, 3, 0, size[1])
+        for row, below in zip(rows, [*rows[1:], None]):
+            band = torch.zeros(1, 3, row.seen.stop - row.seen.start, size[1])
+            band[..., : shared.shape[2], :] = shared
+            for column in columns:
+                restored = restore(row, column).float().cpu()
+                band[..., column.seen] += restored * row.weights[:, None] * column.weights
+            stop = below.seen.start if below else size[0]
+            done = stop - row.seen.start
+            yield slice(row.seen.start, stop), band[..., :done, :]
+            shared = band[..., done:, :]
 
 
 def smallest_tile(net: nn.Module) -> int:

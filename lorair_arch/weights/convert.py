@@ -12,10 +12,19 @@ from torch import Tensor
 
 from lorair_arch.errors import CheckpointError, OptionsError, did_you_mean
 from lorair_arch.files import check_output
+from lorair_arch.weights.bundle import pack
 from lorair_arch.weights.files import save_file
 from lorair_arch.weights.loading import check_fit, describe
 from lorair_arch.weights.official import convert_to_official
-from lorair_arch.weights.pretrained import Weights, build, check_classes, choose_restorer, load, read_weights
+from lorair_arch.weights.pretrained import (
+    Weights,
+    build,
+    check_classes,
+    choose_restorer,
+    load,
+    load_networks,
+    read_weights,
+)
 
 # The official code reads its files by `torch.load` alone.
 _SUFFIXES = {'lorair': ('.pth', '.safetensors'), 'official': ('.pth',)}
@@ -35,7 +44,8 @@ def convert(
 
     Args:
         inputs: A router, a restorer or a set of experts, in any known form; or a restorer and its experts, which become
-            one restorer. Averaged weights (EMA) are taken where there are any.
+            one restorer; or these and their router, which become one file that restores by itself. Averaged weights
+            (EMA) are taken where there are any.
         output: Where to. For 'lorair' the suffix says the form: `.safetensors`, or `.pth`, BasicSR's; both hold the
             options of the network. For 'official' it is `.pth`.
         to: 'lorair', this project's names, or 'official', those of the official release, to be read by its code.
@@ -54,6 +64,8 @@ def convert(
     output = Path(output)
     files = read_weights(inputs)
     check_weights_output(output, overwrite, files.values(), to)
+    if {'router', 'restorer'} <= files.keys() and to == 'lorair':
+        return _to_bundle(inputs, files, output, degradations, half)
     weights = _only(files)
     options = weights.options()
     with torch.device('meta'):
@@ -62,13 +74,30 @@ def convert(
     check_fit(net, weights.state_dict, base if weights.kind == 'experts' else (), weights.path)
     weights = replace(weights, degradations=_names(degradations, options, to) or weights.degradations)
     if half:
-        halved = {key: v.half() if v.is_floating_point() else v for key, v in weights.state_dict.items()}
-        weights = replace(weights, state_dict=halved)
+        weights = replace(weights, state_dict=_halved(weights.state_dict))
     if to == 'official':
         save_file({'params': _to_official(weights, options)}, output)
     else:
         weights.save(output)
     return _report(weights, options, inputs, output, to)
+
+
+def _halved(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.half() if value.is_floating_point() else value for key, value in state_dict.items()}
+
+
+def _to_bundle(
+    inputs: Sequence, files: dict[str, Weights], output: Path, degradations: Sequence[str] | None, half: bool
+) -> str:
+    names = load_networks(inputs)[2]  # which fit together, or it says what does not
+    parts = {'router': files['router'], 'restorer': choose_restorer(files)}
+    names = _names(degradations, parts['router'].options(), 'lorair') or names
+    networks = {kind: (weights.state_dict, weights.options()) for kind, weights in parts.items()}
+    if half:
+        networks = {kind: (_halved(state_dict), options) for kind, (state_dict, options) in networks.items()}
+    save_file({'params': pack(networks, names)}, output)
+    what = ', '.join(f'{describe(weights.state_dict)} ({weights.size})' for weights in parts.values())
+    return f'{" and ".join(map(str, inputs))}: {what}; written to {output} for {", ".join(names)}'
 
 
 def check_weights_output(output: Path, overwrite: bool, files: Iterable[Weights], to: str = 'lorair') -> None:
@@ -84,7 +113,7 @@ def _only(files: dict[str, Weights]) -> Weights:
     if files.keys() != {'restorer', 'experts'}:
         raise CheckpointError(
             f'{", ".join(str(file.path) for file in files.values())} are a {", a ".join(files)}: '
-            'convert them one at a time (only a restorer and its experts become one file)'
+            'convert them one at a time (a restorer and its experts become one file, with or without their router)'
         )
     return choose_restorer(files)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lorair_arch import weights as zoo
 from lorair_arch.archs import network_class
 from lorair_arch.errors import CheckpointError, LoRAIRError
+from lorair_arch.weights import bundle
 from lorair_arch.weights.files import save_file
 from lorair_arch.weights.loading import check_fit, describe, infer_network, kind_of, load_into, state_dict_of
 
@@ -92,8 +93,8 @@ def load_networks(paths: Paths) -> tuple[nn.Module, nn.Module, list[str]]:
     Where a file has averaged weights (EMA), those are taken.
 
     Args:
-        paths: A name in the zoo, or folders or files: one router and one restorer and, for a restorer without experts
-            of its own, experts.
+        paths: A name (see `weights.located`), or folders or files: one router and one restorer and, for a restorer
+            without experts of its own, experts.
 
     Returns:
         The router, the restorer, both on the CPU in evaluation mode, and the names of the degradations.
@@ -156,38 +157,62 @@ def read_weights(paths: Paths) -> dict[str, Weights]:
     """
     files: dict[str, Weights] = {}
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    for path in _files(Path(path).expanduser() for path in paths):
-        # Averaged weights are those that validation measured.
-        state_dict, meta = state_dict_of(path, 'params_ema')
-        meta = meta or {}
-        kind = meta.get('kind') or kind_of(state_dict)
-        if kind not in ('router', 'restorer', 'experts'):
-            raise CheckpointError(
-                f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
-            )
-        if kind in files:
-            plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[kind]
-            raise CheckpointError(f'there are two {plural}, {files[kind].path} and {path}: name the files to use')
-        names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
-        files[kind] = Weights(path, kind, state_dict, meta.get('network'), names, bool(official), merged_for)
+    for path, known in _files(paths):
+        for weights in _read(path, known):
+            if weights.kind in files:
+                plural = {'router': 'routers', 'restorer': 'restorers', 'experts': 'sets of experts'}[weights.kind]
+                raise CheckpointError(
+                    f'there are two {plural}, {files[weights.kind].path} and {path}: name the files to use'
+                )
+            files[weights.kind] = weights
     return files
+
+
+def _read(path: Path, known: list[str] | None) -> list[Weights]:
+    """Reads one file: a router, a restorer, experts, or a router and a restorer.
+
+    Args:
+        path: The file.
+        known: The degradations by its name, where the file does not say them.
+    """
+    # Averaged weights are those that validation measured.
+    state_dict, meta = state_dict_of(path, 'params_ema')
+    if bundle.is_bundle(state_dict):
+        return weights_of(state_dict, path)
+    meta = meta or {}
+    kind = meta.get('kind') or kind_of(state_dict)
+    if kind not in ('router', 'restorer', 'experts'):
+        raise CheckpointError(
+            f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
+        )
+    names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
+    return [Weights(path, kind, state_dict, meta.get('network'), names or known, bool(official), merged_for)]
+
+
+def weights_of(state_dict: dict[str, Tensor], path: Path | str) -> list[Weights]:
+    """Gives the router and the restorer of one file (see `bundle`); errors as `bundle.unpack`."""
+    parts, config = bundle.unpack(state_dict, path)
+    return [
+        Weights(path, kind, part, config.get(kind), config.get('degradations'), False) for kind, part in parts.items()
+    ]
 
 
 def _names(files: dict[str, Weights]) -> str:
     return ', '.join(str(file.path) for file in files.values())
 
 
-def _files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+def _files(paths: Iterable[str | os.PathLike]) -> list[tuple[Path, list[str] | None]]:
+    """Gives the files, each with the degradations that its name tells."""
     files = []
-    for path in map(zoo.located, paths):
+    for path, known in ((path, zoo.degradations(name)) for name in paths for path in zoo.located(name)):
         if not path.is_dir():
-            files.append(path)
+            files.append((path, known))
             continue
         # Hidden files may be half-written ones, see `writing`.
         found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith('.'))
         if not found:
             raise CheckpointError(f'folder {path} holds no weights ({", ".join(_SUFFIXES)}): check the path')
-        files += found
+        files += [(file, known) for file in found]
     return files
 
 
