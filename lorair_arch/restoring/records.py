@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -57,6 +56,10 @@ class Records:
 
     def _mend(self) -> None:
         """Removes what a power cut or a full disk has left of a line."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
         with contextlib.suppress(OSError):  # another run has it open, and may be in the middle of a line
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = self._file.seek(0, os.SEEK_END)
