@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from lorair_arch.files import cannot_write, exists
 from lorair_arch.restoring.run import Outcome
 
 _FIRST = '{"input": '  # how each line begins
+_LONGEST = 2**20  # bytes, of a line
 
 
 class Records:
@@ -31,7 +33,8 @@ class Records:
                 self._check()
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: each line is one call of the system, whole also when several processes write.
-            self._file = path.open('ab', buffering=0)
+            self._file = path.open('a+b', buffering=0)
+            self._mend()
         except OSError as error:
             raise OutputError(cannot_write(path, error)) from error
 
@@ -46,17 +49,26 @@ class Records:
         self._file.close()
 
     def _check(self) -> None:
-        with open(self.path, 'r+b') as file:
+        with self.path.open('rb') as file:
             head = file.read(len(_FIRST))
-            if head and not _FIRST.encode().startswith(head):
-                raise OutputError(f"--log: '{self.path}' exists and is no log of lorair restore: choose another name")
-            # What a power cut or a full disk has left of a line.
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - 2**20)
-            file.seek(start)
-            tail = file.read()
+        if not _FIRST.encode().startswith(head):
+            raise OutputError(f"--log: '{self.path}' exists and is no log of lorair restore: choose another name")
+
+    def _mend(self) -> None:
+        """Removes what a power cut or a full disk has left of a line."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        with contextlib.suppress(OSError):  # another run has it open, and may be in the middle of a line
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = self._file.seek(0, os.SEEK_END)
+            start = self._file.seek(max(0, size - _LONGEST))
+            tail = self._file.read()
             if not tail.endswith(b'\n'):
-                file.truncate(start + tail.rfind(b'\n') + 1)
+                self._file.truncate(start + tail.rfind(b'\n') + 1)
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(self._file, fcntl.LOCK_SH)  # until it is closed
 
 
 def record(outcome: Outcome) -> str:
