@@ -130,7 +130,7 @@ def test_an_output_that_cannot_be_written_ends_the_run(cluster, photos):
     process = command('--ray', cluster)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 2
-    assert 'is no folder' in err and 'Traceback' not in err
+    assert 'restored/0/0.png cannot be written: Not a directory' in err and 'Traceback' not in err
 
 
 def test_no_cluster(photos):

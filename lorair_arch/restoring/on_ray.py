@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -113,10 +114,13 @@ def _connected(address: str) -> Any:
         import ray.data
     except ModuleNotFoundError as error:
         raise LoRAIRError("--ray: Ray is not installed: pip install 'lorair[ray]'") from error
+    host, _, port = address.rpartition(':')
     try:
+        if host:  # Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         with _silent_stderr():  # Ray's native part would say that it is silent
             ray.init(address or 'local', log_to_driver=False, logging_level='ERROR')
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition('\n')[0]
         raise LoRAIRError(
             f'--ray: there is no cluster at {address!r} ({reason}): start one (ray start --head), or leave the '
