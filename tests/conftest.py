@@ -28,7 +28,7 @@ WITHOUT_BASICSR = """
     bundle checkpoint convert data_degradations data_images experts export files hub hub_downloads image_files
     image_metadata image_tiff memory official outputs restore_files restore_formats restore_inputs
     restore_killed restore_ray restore_report restore_run restorer restorer_kinds router tiling
-""".split()
+""".split()  # noqa: SIM905
 if not find_spec('basicsr'):
     collect_ignore = [
         file.name
