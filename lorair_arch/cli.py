@@ -95,9 +95,9 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Runs a verb; a mistake of the user's ends in one line for each, without a traceback."""
     args = parser.parse_args(argv)
     if 'OMP_WAIT_POLICY' not in os.environ:
-        # Before PyTorch. Threads that wait for each other by spinning, as long as GNU's OpenMP lets them, take the cores
-        # from those that are waited for if other programs run too: then a network takes 2.0 to 2.4 s in place of 5.5 to
-        # 6.3 (two cores, load 5). On an idle machine both take 0.15 s, but 1.2 times as long if they spin still less.
+        # Before PyTorch. Threads that spin for each other, as long as GNU's OpenMP lets them, take the cores from those
+        # that they wait for if other programs run too: then a network takes 2.0 to 2.4 s in place of 5.5 to 6.3 (two
+        # cores, load 5). On an idle machine both take 0.15 s, but 1.2 times as long if they spin still less.
         os.environ.setdefault('GOMP_SPINCOUNT', '50000')
     from lorair_arch import console
 
