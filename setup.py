@@ -16,7 +16,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lorair_arch', 'lorair_arch.*']),
-    package_data={'lorair_arch.weights': ['zoo/*/*.safetensors']},
+    package_data={'lorair_arch.metrics': ['published.yml'], 'lorair_arch.weights': ['zoo/*/*.safetensors']},
     python_requires='>=3.10',
     install_requires=[
         # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly:
@@ -43,6 +43,7 @@ setup(
     extras_require={
         'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff'],
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
+        'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests
         'jxl': ['pillow-jxl-plugin>=1.3.4'],
         # what scripts/benchmark/zoo_results.py compares with; bm3d is for non-commercial use only
         'benchmark': ['bm3d>=4.0', 'h5py>=3.10', 'neuro-low-light>=0.1', 'PyWavelets>=1.6'],

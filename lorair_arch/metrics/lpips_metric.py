@@ -9,13 +9,10 @@ alone, as are the weights of most learned metrics without reference. Without ref
 from __future__ import annotations
 
 import functools
-import threading
 
 import numpy as np
 
 from lorair_arch.errors import LoRAIRError
-
-_LOCK = threading.Lock()  # images are measured in threads: the network is loaded once
 
 
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, **kwargs) -> float:
@@ -34,8 +31,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, **k
 
     if img.shape != img2.shape:
         raise ValueError(f'two images of the same shape are needed, got {img.shape} and {img2.shape}')
-    with _LOCK:
-        network = _network()
+    network = _network()
     height, width = img.shape[:2]
     inside = slice(crop_border, height - crop_border), slice(crop_border, width - crop_border)
     tensors = [

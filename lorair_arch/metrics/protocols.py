@@ -42,12 +42,17 @@ PROTOCOLS = {
     ),
     'airnet': Protocol(
         "RGB, cut around the centre to multiples of 16, SSIM in a uniform window of 7 x 7 (scikit-image's defaults)",
-        'AirNet, PromptIR, AdaIR, MoCE-IR and others (three and five tasks, CDD-11)',
+        'AirNet, PromptIR, AdaIR, MoCE-IR and others (three and five tasks)',
         _pair('_skimage', multiple_of=16),
     ),
+    'onerestore': Protocol(
+        "RGB, whole images, SSIM in a uniform window of 7 x 7 (scikit-image's defaults)",
+        'OneRestore (CDD-11)',
+        _pair('_skimage'),
+    ),
     'gaussian': Protocol(
-        "RGB, whole images, SSIM in a Gaussian window of 11 x 11 by scikit-image, edges included",
-        'scripts that follow the note on Wang et al. in the documentation of scikit-image',
+        'RGB, whole images, SSIM in a Gaussian window of 11 x 11 (scikit-image; rgb but for rounding, without BasicSR)',
+        'scripts that call scikit-image as its documentation gives it for Wang et al. (TIP 2004)',
         {
             'psnr': {'type': 'calculate_psnr_skimage'},
             'ssim': {'type': 'calculate_ssim_skimage', 'gaussian': True},
