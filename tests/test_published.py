@@ -55,7 +55,7 @@ AVERAGES = {
 
 @pytest.mark.parametrize('setting', AVERAGES)
 def test_the_averages_of_the_sources_agree(setting):
-    """A slip of a digit in a row would move its average, which the sources print; two contradict themselves: `outliers`."""
+    """A slip of a digit in a row would move its average, which the sources print (two contradict theirs)."""
     for entry in AVERAGES[setting].split(', '):
         method, _, average = entry.rpartition(' ')
         values = [float(n.psnr) for n in NUMBERS if n.method == method and n.benchmark.startswith(f'{setting}/')]

@@ -73,13 +73,15 @@ def _function(metric: str) -> Callable[..., float]:
     if family in _OWN:
         return getattr(import_module(f'lorair_arch.metrics.{family}_metric'), metric)
     try:
-        from basicsr.utils.registry import METRIC_REGISTRY
+        import basicsr  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != 'basicsr':  # BasicSR is there, and lacks something itself
             raise
         raise LoRAIRError(
             f"{metric} is BasicSR's, which is not installed: pip install basicsr (Python 3.10 to 3.12)"
         ) from error
+    from basicsr.utils.registry import METRIC_REGISTRY
+
     return METRIC_REGISTRY.get(metric)
 
 
