@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -13,6 +14,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lorair_arch import cli
+from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.evaluating.report import FORMATS, evaluate
 from lorair_arch.evaluating.scores import score
 from lorair_arch.metrics import lpips_metric, statistics
@@ -177,6 +179,19 @@ def test_equal_images_do_not_poison_the_mean(folders, capfd):
     assert err == ["warning: psnr leaves out 1 of 4 images: 'ours/2.png' (50 x 40 pixels: infinite)"]
 
 
+def test_a_damaged_ground_truth_is_said_once(folders, capfd):
+    (folders / 'gt/1.png').write_bytes(b'')
+    args = ('--against', 'theirs', '--suffix=_net', '--compare', 'all_weather/raindrop_a')
+    code, out, err = run(capfd, 'ours', 'gt', *args)
+    assert code == 2
+    assert [line.split() for line in out.splitlines() if line.startswith('images')] == [['images', '3', '3']] * 3
+    assert err[0] == 'warning: 3 images were measured, but RainDrop A has 58: not comparable'
+    assert err[1:] == [
+        'error: 1 image could not be read and is left out:',
+        "error: image 'gt/1.png' is empty; copy it again or remove it",
+    ]
+
+
 def test_damaged_images_are_named_and_left_out(folders, capfd):
     (folders / 'ours/1.png').write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(30))
     code, out, err = run(capfd, 'ours', 'gt', '--protocol', 'airnet')
@@ -214,6 +229,21 @@ def test_several_results_of_a_ground_truth(folders):
     assert [record['image'] for record in records] == [f'ours/{name}.png' for name in ('0', '1', '2', '2_a', '3')]
     report = evaluate('ours', 'gt', 'airnet', match=r'^(\d+)', against='ours', style='json')
     assert json.loads(report.text)['against']['difference']['psnr'] == {'mean': 0, 'interval': [0, 0], 'images': 5}
+
+
+def test_lmdbs_and_names_that_are_no_text(folders, capfd):
+    name = os.fsdecode(b'\xff\xe9')
+    for folder in ('ours', 'gt'):
+        os.rename(f'{folder}/0.png', f'{folder}/{name}.png')
+    with LmdbWriter('gt.lmdb') as lmdb:
+        for key in (name, '1', '2', '3'):
+            lmdb.put(key, cv2.imdecode(np.fromfile(f'gt/{key}.png', np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    for style in FORMATS:
+        args = ('--protocol', 'airnet', '--format', style, '--per-image')
+        code, out, err = run(capfd, 'ours', 'gt.lmdb', *args)
+        assert (code, err) == (0, [])
+        assert out == run(capfd, 'ours', 'gt', *args)[1].replace(': "gt"', ': "gt.lmdb"')
+        assert r'\udcff' in out
 
 
 def test_sixteen_bits_are_rounded_to_eight(folders):

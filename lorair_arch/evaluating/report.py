@@ -66,7 +66,7 @@ def evaluate(
         raise OptionsError(f'--protocol: missing, expected one of {", ".join(PROTOCOLS)}{why}')
     metrics, pattern = protocol_of(protocol, '--protocol').metrics, pattern_of(match, suffixes)
     records, failures = score(results, gt, metrics, pattern)
-    notes = what_is_left_out(records)
+    notes, measured = what_is_left_out(records), len(records) - len(failures)
     content: dict[str, Any] = {
         'results': results,
         'gt': gt,
@@ -75,7 +75,7 @@ def evaluate(
     }
     if against:
         others, more = score(against, gt, metrics, pattern)
-        failures += more
+        failures = list(dict.fromkeys([*failures, *more]))  # of a ground truth both say it
         notes += [f"'{against}': {note}" for note in what_is_left_out(others)]
         places = names_of(results, against, pattern)
         ours = [records[i] for i, _ in places]
@@ -87,14 +87,14 @@ def evaluate(
             'difference': {name: _spread(values) for name, values in differences.items()},
         }
     if compare:
-        notes += published.mismatches(compare, protocol, len(records) - len(failures))
+        notes += published.mismatches(compare, protocol, measured)
         numbers = [{**number._asdict(), 'remark': published.remark(number, protocol)} for number in benchmark.numbers]
         content['published'] = {'benchmark': compare, 'protocol': benchmark.protocol, 'numbers': numbers}
     if per_image:
         content['images'] = records
     if style == 'json':
         content |= {'left_out': notes, 'unreadable': failures}
-        return Report(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False), notes, failures)
+        return Report(json.dumps(content, indent=2, allow_nan=False), notes, failures)
     tables = [_scores(content, metrics)] + ([_published(content)] if compare else [])
     text = '\n\n'.join(tabulate(rows, header, FORMATS[style], disable_numparse=True) for header, rows in tables)
     return Report(text, notes, failures)
