@@ -30,6 +30,7 @@ setup(
         'opencv-python>=4.8',
         'packaging',
         'pillow>=11.3',  # reads AVIF
+        'psutil>=5.9',
         'pyyaml>=6',
         'safetensors>=0.4',
         'scikit-image>=0.22',
@@ -45,6 +46,8 @@ setup(
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests
         'jxl': ['pillow-jxl-plugin>=1.3.4'],
+        'ray': ['ray[data]>=2.40'],
+        'spandrel': ['spandrel>=0.4'],
         # what scripts/benchmark/zoo_results.py compares with; bm3d is for non-commercial use only
         'benchmark': ['bm3d>=4.0', 'h5py>=3.10', 'neuro-low-light>=0.1', 'PyWavelets>=1.6'],
     },

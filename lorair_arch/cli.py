@@ -13,7 +13,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from lorair_arch.archs import uncollected
-from lorair_arch.errors import DataError, Interrupted, LoRAIRError, OptionsError, sentence
+from lorair_arch.errors import DataError, Interrupted, LoRAIRError, OptionsError, UnmeasuredError, sentence
 from lorair_arch.weights import DEFAULT
 
 logger = logging.getLogger('lorair_arch')
@@ -105,7 +105,7 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         # A launcher shows the output of all processes: what all raise is said once.
         if not error.everywhere or os.environ.get('RANK', '0') == '0':
             sys.stderr.writelines(f'error: {line}\n' for line in sentence(error).splitlines())
-        return 2
+        return error.code
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         return 130  # 128 + SIGINT, as shells have it
@@ -159,26 +159,60 @@ def _run_files(command: str, args: argparse.Namespace) -> int | None:
 def _add_restore(verbs) -> None:
     example = (
         'lorair restore photo.jpg -o restored.png\n'
-        'lorair restore photos -o restored --weights results/quickstart/weights --tile 512'
+        'lorair restore photos -o restored --compare --report restored/report.html\n'
+        "lorair restore 'photos/**/*.jpg' more -o restored --format same --degradation rain=0.7,noise=0.3\n"
+        'lorair restore photos -o restored --shard 1/4 --log shard1.jsonl'
     )
-    verb = _add(verbs, 'restore', 'restore an image or a folder of images', example, _restore)
-    verb.add_argument('input', type=expanduser, metavar='INPUT', help='an image or a folder of images')
-    what = 'where to: a file for one image, or a folder'
-    verb.add_argument('-o', '--output', type=expanduser, required=True, help=what)
+    verb = _add(verbs, 'restore', 'restore images', example, _restore)
+    add = verb.add_argument
+    what = "images, folders of images, patterns such as 'photos/*.jpg'"
+    add('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
+    add('-o', '--output', type=expanduser, required=True, help='where to: a file for one image, or a folder')
     what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
-    verb.add_argument('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
-    verb.add_argument('--tile', type=int, metavar='N', help='restore in tiles of N pixels, to save memory')
-    verb.add_argument('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
-    verb.add_argument('--degradation', default='auto', metavar='NAME', help='what is wrong with the images')
+    add('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    what = (
+        'what is wrong with the images; several with weights: rain=0.7,noise=0.3; default: auto, the router finds out'
+    )
+    add('--degradation', default='auto', metavar='NAME', help=what)
+    what = '0 to 1: how much of the change is made; default: 1'
+    add('--strength', type=float, default=1.0, metavar='X', help=what)
+    what = 'restore in tiles of N pixels, which bounds the memory; default: auto, if memory is short'
+    add('--tile', default='auto', metavar='N', help=what)
+    add('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
+    what = 'of the arithmetic; default: the fastest that the device is good at'
+    add('--precision', choices=('fp32', 'bf16', 'fp16'), help=what)
+    what = "of the results; same: each image's own, where it can be written; default: png"
+    add('--format', choices=('png', 'jpg', 'webp', 'tif', 'same'), help=what)
+    add('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100; default: 95')
+    what = "stands behind the results' names: a.png becomes aTEXT.png"
+    add('--suffix', default='', metavar='TEXT', help=what)
+    add('--shard', default='1/1', metavar='I/N', help='restore the I-th of N parts of the images')
+    add('--compare', action='store_true', help='write a picture of before and after beside each result')
+    add('--report', type=expanduser, metavar='FILE', help='write a page (HTML) to look at all images, before and after')
+    add('--log', type=expanduser, metavar='FILE', help='add a line of JSON for each image to a file')
+    what = 'several processes, by Ray: on the cluster at ADDRESS (auto, HOST:PORT), else on this machine'
+    add('--ray', nargs='?', const='', metavar='ADDRESS', help=what)
     _add_overwrite(verb)
 
 
 def _restore(args: argparse.Namespace) -> None:
     with uncollected():
+        from lorair_arch.restoring.settings import parse_degradation, parse_shard, parse_tile
+
+        settings = {
+            'degradation': parse_degradation(args.degradation),
+            'tile': parse_tile(args.tile),
+            'shard': parse_shard(args.shard),
+            **{name: getattr(args, name) for name in ('strength', 'format', 'quality', 'suffix', 'compare')},
+        }
         from lorair_arch.restoring.folders import restore_paths
 
     restore_paths(
-        args.input, args.output, args.weights, args.tile, args.device, args.degradation, overwrite=args.overwrite
+        args.input,
+        args.output,
+        args.weights,
+        **{name: getattr(args, name) for name in ('device', 'precision', 'report', 'log', 'ray', 'overwrite')},
+        **settings,
     )
 
 
@@ -300,7 +334,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         count = (
             f'{_count(report.failures, "image")} could not be read and {"is" if len(report.failures) == 1 else "are"}'
         )
-        raise DataError('\n'.join([f'{count} left out:', *report.failures]))
+        raise UnmeasuredError('\n'.join([f'{count} left out:', *report.failures]))
 
 
 def _add_data(verbs) -> None:

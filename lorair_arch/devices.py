@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorair_arch.errors import OptionsError, did_you_mean
+
 logger = logging.getLogger('lorair_arch')
+
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def gpu_count(distributed: bool = False) -> int:
@@ -50,6 +54,21 @@ def has_bf16(kind: str) -> bool:
         return torch.backends.mps.is_macos_or_newer(14, 0)
     # On a CPU with AVX2 alone, a step in bf16 took 14 to 18 times as long as one in float32.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def choose_precision(wanted: str | None, kind: str) -> str:
+    """Chooses the precision of restoring on a kind of device, one of `PRECISIONS`, or checks what is wanted.
+
+    Raises:
+        OptionsError: There is no such precision, or it is slow there.
+    """
+    if wanted is None:
+        return 'bf16' if kind == 'cuda' and has_bf16(kind) else 'fp32'
+    if wanted not in PRECISIONS:
+        raise OptionsError(f'precision is {wanted!r}{did_you_mean(wanted, PRECISIONS)}')
+    if (wanted == 'bf16' and not has_bf16(kind)) or (wanted == 'fp16' and kind == 'cpu'):
+        raise OptionsError(f'precision {wanted} would take many times as long as fp32 on this {kind.upper()}: use fp32')
+    return wanted
 
 
 def compile_training(net: nn.Module) -> None:

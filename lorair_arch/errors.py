@@ -14,9 +14,11 @@ class LoRAIRError(Exception):
 
     Attributes:
         everywhere: Whether every process of a distributed run raises it alike; then one of them says so.
+        code: Exit code of the command.
     """
 
     everywhere = False
+    code = 2
 
 
 class OptionsError(LoRAIRError, ValueError):
@@ -33,6 +35,18 @@ class OutputError(DataError):
     """A file must not be written where it is to go, or cannot."""
 
 
+class UnrestoredError(DataError):
+    """Some images could not be restored; all others have been."""
+
+    code = 1
+
+
+class UnmeasuredError(DataError):
+    """Some images could not be measured; all others have been."""
+
+    code = 1
+
+
 class CheckpointError(LoRAIRError, RuntimeError):
     """A file of weights cannot be read, written or does not fit the network."""
 
@@ -44,7 +58,7 @@ class NumericsError(LoRAIRError, ArithmeticError):
 
 
 class Interrupted(LoRAIRError):
-    """A signal has ended a training; it can be continued. The message has been logged.
+    """A signal has ended a training, or the restoring of images; it can be continued. The message has been logged.
 
     Args:
         message: What was saved and how to go on.

@@ -8,8 +8,10 @@ import errno
 import io
 import json
 import os
+import re
 import secrets
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +28,8 @@ WRITE_ERRORS = {
     errno.ENAMETOOLONG: 'choose a shorter name',
     errno.ELOOP: 'remove the links that lead to each other',
 }
+_TEMPORARY = re.compile(r'\.\d+-[0-9a-f]{8}\.tmp')  # as `writing` names its files
+_ABANDONED = 3600  # seconds after which nobody is writing a temporary file any more
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 _NO_FILES = {stat.S_IFDIR: 'a folder', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFIFO: 'a pipe'}
@@ -161,6 +165,14 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
     for file in Path(folder).glob('.*.tmp'):
         with contextlib.suppress(OSError):  # harmless, and the folder may be read-only
             file.unlink()
+
+
+def remove_abandoned(folder: str | os.PathLike[str]) -> None:
+    """Removes what `writing` left in a folder whose files are not ours alone; others may be writing there just now."""
+    for file in Path(folder).glob('.*.tmp'):
+        with contextlib.suppress(OSError):  # harmless, and the folder may be read-only
+            if _TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime > _ABANDONED:
+                file.unlink()
 
 
 def _forget_cached(descriptor: int) -> None:

@@ -145,9 +145,25 @@ def test_restore_calls_the_restorer(monkeypatch):
     monkeypatch.setattr(
         'lorair_arch.restoring.folders.restore_paths', lambda *args, **more: called.append((*args, more))
     )
-    command = ['restore', 'in.png', '-o', 'out.png', '--weights', 'a.pth', 'b.pth', '--tile', '64', '--device', 'cpu']
-    assert cli.lorair([*command, '--degradation', 'rain']) == 0
-    assert called == [('in.png', 'out.png', ['a.pth', 'b.pth'], 64, 'cpu', 'rain', {'overwrite': False})]
+    command = ['restore', 'in.png', 'more', '-o', 'out', '--weights', 'a.pth', 'b.pth', '--tile', '64', '--device=cpu']
+    assert cli.lorair([*command, '--degradation', 'rain=0.7, noise=.3', '--shard', '2/3', '--format', 'jpg']) == 0
+    [(inputs, output, weights, more)] = called
+    assert (inputs, output, weights) == (['in.png', 'more'], 'out', ['a.pth', 'b.pth'])
+    assert more == {
+        'degradation': {'rain': 0.7, 'noise': 0.3},
+        'strength': 1.0,
+        'tile': 64,
+        'format': 'jpg',
+        'quality': 95,
+        'suffix': '',
+        'shard': (2, 3),
+        'compare': False,
+        'overwrite': False,
+        'device': 'cpu',
+        'precision': None,
+        'report': None,
+        'log': None,
+    }
 
 
 def test_every_line_of_an_error_is_marked(monkeypatch, capsys):

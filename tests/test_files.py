@@ -174,21 +174,36 @@ def test_a_full_disk_ends_a_run_that_then_goes_on(tmp_path, restorer):
         with pytest.raises(OutputError, match=message):
             restore_paths(tmp_path / 'photos', tmp_path / 'out', 'w')
         assert sorted(os.listdir(tmp_path / 'out')) == ['0.png', '1.png']
-        assert len(restorer) == 3
+        assert len(restorer) in (3, 4)  # one may have been restored while the last was written
+        before = len(restorer)
         subprocess.run(['mount', '-o', 'remount,size=5m', tmp_path / 'out'], check=True)
         restore_paths(tmp_path / 'photos', tmp_path / 'out', 'w')
         assert sorted(os.listdir(tmp_path / 'out')) == [f'{i}.png' for i in range(6)]
-        assert len(restorer) == 7
+        assert len(restorer) == before + 4
 
 
-def test_sigterm_leaves_nothing_behind(tmp_path, restorer, monkeypatch):
-    Image.fromarray(NOISE).save(tmp_path / 'a.png')
-    monkeypatch.setattr(os, 'fsync', lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    command = ['restore', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out/a.png'), '--weights', 'w']
-    with pytest.raises(SystemExit) as stop:
-        cli.lorair(command)
-    assert stop.value.code == 143
-    assert os.listdir(tmp_path / 'out') == []
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_whole_files(tmp_path, restorer, monkeypatch, capsys, number, code):
+    (tmp_path / 'photos').mkdir()
+    for i in range(6):
+        Image.fromarray(NOISE).save(tmp_path / f'photos/{i}.png')
+    write = os.fsync
+
+    def interrupt(descriptor):
+        monkeypatch.setattr(os, 'fsync', write)  # once: a second signal ends the process at once
+        os.kill(os.getpid(), number)
+        write(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', interrupt)
+    command = ['restore', str(tmp_path / 'photos'), '-o', str(tmp_path / 'out'), '--weights', 'w']
+    assert cli.lorair(command) == code
+    left = sorted(os.listdir(tmp_path / 'out'))
+    assert left == [f'{i}.png' for i in range(len(left))] and 1 <= len(left) <= 3
+    message = f'interrupted: {len(left)} of 6 images are restored, the same command goes on from there'
+    assert capsys.readouterr().err.splitlines()[-1] == message
+    assert cli.lorair(command) == 0
+    assert sorted(os.listdir(tmp_path / 'out')) == [f'{i}.png' for i in range(6)]
+    assert all((255 - np.asarray(Image.open(file)) == NOISE).all() for file in (tmp_path / 'out').iterdir())
 
 
 # every verb

@@ -149,6 +149,15 @@ def test_written_and_read_again(suffix, grey, alpha, bits, described):
     assert left_out(whole, suffix) == []
 
 
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_parts_of_one_pixel_are_written(suffix):
+    for part in (RGB[:1, :1], RGB[:1], RGB[:, 3:4], RGB[:1, :1, 0]):
+        found = complete_photo(encode_photo(Photo(part), suffix), 'x').pixels
+        assert found.shape[:2] == part.shape[:2]
+        if suffix in ('.png', '.tif'):
+            np.testing.assert_array_equal(found, part)
+
+
 def test_what_a_format_cannot_hold_is_said(weights, tmp_path, caplog):
     whole = Photo(RGB.astype(np.uint16) * 257, np.full(RGB.shape[:2], 40000, np.uint16), PROFILE, exif().tobytes())
     assert left_out(whole, '.jpg') == ['its transparency is left out', 'its 16 bits become 8']

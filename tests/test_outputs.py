@@ -13,9 +13,9 @@ from PIL import Image
 
 from lorair_arch import cli
 from lorair_arch.errors import DataError, OutputError
-from lorair_arch.restoring import folders
+from lorair_arch.restoring import run
 from lorair_arch.restoring.folders import restore_paths
-from lorair_arch.restoring.plan import is_marked
+from lorair_arch.restoring.marks import is_marked
 from tests.photos import photo
 
 
@@ -164,17 +164,20 @@ def test_one_image_replaces_no_other_photograph(here):
     check({'photos/b.png': images['b.jpg']})
 
 
-def test_what_another_process_restores_meanwhile_is_done(here, restorer, monkeypatch):
+@pytest.mark.parametrize('moment', ['read_photo', 'encode_photo'])
+def test_what_another_process_restores_meanwhile_is_done(here, restorer, monkeypatch, moment):
     make('photos/a.jpg', 'photos/b.jpg')
-    encode = folders.encode_photo
+    do = getattr(run, moment)
 
-    def interfere(photo, suffix):
-        make('out/b.png')
-        return encode(photo, suffix)
+    def interfere(*args):
+        done = do(*args)
+        if not Path('out/b.png').exists() and (moment == 'read_photo' or Path('out/a.png').exists()):
+            make('out/b.png')
+        return done
 
-    monkeypatch.setattr(folders, 'encode_photo', interfere)
+    monkeypatch.setattr(run, moment, interfere)
     restore('photos', 'out')
-    assert len(restorer) == 1
+    assert len(restorer) == 1 + (moment == 'encode_photo')
     assert is_marked('out/a.png') and not is_marked('out/b.png')
 
 

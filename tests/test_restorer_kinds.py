@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lorair_arch import Restorer
+from lorair_arch import Restorer, devices
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from lorair_arch.data.images.photo import Photo
@@ -19,6 +18,7 @@ from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.restoring import memory
 from lorair_arch.restoring import restorer as module
+from measures import peak_allocation
 from tests.miniature import REPO
 from tests.tiny import LORA, NAMES, PLAIN, ROUTER, perturbed, photo
 
@@ -208,7 +208,7 @@ def test_refuses_wrong_steering(restorer, options, message):
 
 @pytest.mark.parametrize(('precision', 'has'), [('fp32', False), ('bf16', True), (None, False)])
 def test_precision(monkeypatch, precision, has):
-    monkeypatch.setattr(module, 'has_bf16', lambda kind: has)
+    monkeypatch.setattr(devices, 'has_bf16', lambda kind: has)
     router, net = perturbed(DegradationRouter(**ROUTER)), perturbed(LoRAIR(**LORA))
     restored = Restorer(router, net, NAMES, 'cpu', precision)(photo(dtype=np.float32))
     plain = Restorer(router, net, NAMES, 'cpu', 'fp32')(photo(dtype=np.float32))
@@ -217,7 +217,7 @@ def test_precision(monkeypatch, precision, has):
 
 
 def test_refuses_a_precision_that_the_device_does_not_have(monkeypatch):
-    monkeypatch.setattr(module, 'has_bf16', lambda kind: False)
+    monkeypatch.setattr(devices, 'has_bf16', lambda kind: False)
     networks = DegradationRouter(**ROUTER), LoRAIR(**PLAIN), NAMES, 'cpu'
     for precision, message in {
         'bf16': 'precision bf16 would take many times as long as fp32 on this CPU: use fp32',
@@ -285,7 +285,7 @@ import resource, sys
 sys.path.insert(0, {str(REPO)!r})
 import numpy as np, psutil, torch
 torch.set_num_threads(1)
-from lorair_arch import Restorer
+from lorair_arch import Restorer, devices
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
 from tests.tiny import NAMES, PLAIN, ROUTER
@@ -303,10 +303,6 @@ print(restorer.restore(image).tile)
 
 def test_nothing_of_full_size_in_floats(restorer):
     """Beside input and output of 8 bits, a large image takes little."""
-    program = Path(__file__).parents[1] / 'scripts/benchmark'
-    sys.path.insert(0, str(program))
-    from measures import peak_allocation
-
     image = photo(1500, 400)
     peak = peak_allocation(lambda: restorer(image, tile=64))
     assert peak < 2.6 * image.nbytes  # the output, a copy for the caller, rows of tiles

@@ -4,109 +4,110 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lorair_arch.data.images.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
-from lorair_arch.data.images.writing import PNG_HEADER, WRITABLE, with_chunks
-from lorair_arch.data.stores import image_files, natural_sort, normal
-from lorair_arch.errors import DataError, OutputError
+from lorair_arch.data.images.kinds import IMAGE_SUFFIXES
+from lorair_arch.data.images.writing import WRITABLE
+from lorair_arch.data.stores import normal
+from lorair_arch.errors import OptionsError, OutputError
 from lorair_arch.files import check_folder, exists, fitting
+from lorair_arch.restoring.finding import COMPARISON, Found, find, identity, is_folder, is_pattern
+from lorair_arch.restoring.settings import Settings
 
 # The longest side in pixels, where there is a limit. JPEG itself ends at 65,535, but its encoders do before.
 LONGEST_SIDES = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
-_SOFTWARE = b'Software\0LoRA-IR'  # PNG's own keyword for what made a file
 
 
 class Job(NamedTuple):
-    """An image and the file that its restored version goes to."""
+    """An image and the file that its restored version goes to.
+
+    Attributes:
+        source, target: The two files; no target if the image cannot be read.
+        name: Of the image, within its input.
+        done: The target exists, and is to stay.
+    """
 
     source: Path
-    target: Path
+    target: Path | None
+    name: str
+    done: bool = False
+
+    @property
+    def comparison(self) -> Path:
+        """The file of the picture of before and after."""
+        return Path(_comparison(str(self.target)))
 
 
 class Plan(NamedTuple):
     """What a run does with each image of its input.
 
     Attributes:
-        jobs: To be restored; no two go to the same file, and none to a file that must not be replaced.
-        done: Not restored again, as the target exists.
-        results: Images in an output folder within the input that an earlier run has made; not restored either.
-        renamed: Those of `jobs` and `done` whose result has the whole name of the image, as others share its stem.
-        refused: A sentence for each image of the input that cannot be read.
+        jobs: The images, in the order of their inputs; no two go to the same file, and none to a file that must not be
+            replaced.
+        refused: Those that cannot be read.
+        results: Images that an earlier run has made; not restored again.
+        repeated: Images that several inputs lead to; restored once.
+        renamed: Those of `jobs` whose result has the whole name of the image, as others share its stem.
     """
 
     jobs: list[Job]
-    done: list[Job] = []
+    refused: list[Found] = []
     results: list[Path] = []
+    repeated: list[Path] = []
     renamed: list[Job] = []
-    refused: list[str] = []
 
 
-def plan(source: Path, output: Path, overwrite: bool = False, as_folder: bool = False) -> Plan:
+def plan(inputs: Sequence[Path], output: Path, settings: Settings, as_folder: bool = False) -> Plan:
     """Plans a run.
 
     Args:
-        source: An image or a folder of images.
+        inputs: Images, folders of images, or patterns of them.
         output: A folder or, for one image, also the name of a file.
-        overwrite: Whether results may replace files that exist. Images of the input are never replaced.
+        settings: Its `format`, `suffix` and `shard`; and `overwrite`: results may replace files that exist. Images of
+            the input are never replaced.
         as_folder: The output is a folder, whatever its name looks like.
 
     Raises:
         DataError: There are no images. As an OutputError: the output does not fit the input, is one of its images or
             cannot be written.
+        OptionsError: A setting does not fit the output.
     """
     as_folder = as_folder or os.path.isdir(output)
-    if _is_folder(source):
-        whole = _plan_folder(source, output, as_folder)
+    if len(inputs) == 1 and not is_pattern(inputs[0]) and not is_folder(inputs[0]):
+        whole = Plan([Job(inputs[0], _target_of_one(inputs[0], output, settings, as_folder), inputs[0].name)])
     else:
-        whole = Plan([Job(source, _target_of_one(source, output, as_folder))])
-    _protect(whole.jobs)
+        whole = _plan_many(inputs, output, settings, as_folder)
+    _protect(whole.jobs, settings.compare)
     _tell_apart(whole.jobs)
-    parts = {False: [], True: []}
-    for job in whole.jobs:
-        parts[exists(job.target) and not overwrite].append(job)
-    for folder in {job.target.parent for job in parts[False]}:
+    # Only now: all shards agree on the names, whatever each of them has done.
+    mine = whole._replace(
+        jobs=[
+            job._replace(done=exists(job.target) and not settings.overwrite)
+            for job in whole.jobs
+            if settings.has(job.name)
+        ],
+        refused=[image for image in whole.refused if settings.has(image.name)],
+    )
+    for folder in {job.target.parent for job in mine.jobs if not job.done}:
         check_folder(folder)  # all folders now, not after hours: one may be read-only
-    return whole._replace(jobs=parts[False], done=parts[True])
+    return mine
 
 
-def mark(png: bytes) -> bytes:
-    """Says in a PNG what made it, for `is_marked`."""
-    return with_chunks(png, {b'tEXt': _SOFTWARE})
-
-
-def is_marked(path: str | os.PathLike[str]) -> bool:
-    """Tells whether restoring has made a file."""
-    try:
-        with open(path, 'rb') as file:
-            # Length and name of a chunk have four bytes each.
-            return file.read(PNG_HEADER + 8 + len(_SOFTWARE)).endswith(b'tEXt' + _SOFTWARE)
-    except OSError:  # of which reading the image will tell
-        return False
-
-
-def _is_folder(source: Path) -> bool:
-    """Tells whether the input is a folder; raises a DataError if it is not there."""
-    try:
-        kind = os.stat(source).st_mode
-    except FileNotFoundError:
-        link = f"is a link to '{os.readlink(source)}', which " if source.is_symlink() else ''
-        raise DataError(f"input '{source}' {link}does not exist: check the path") from None
-    except OSError as error:
-        raise DataError(f"input '{source}' cannot be read: {error.strerror}") from error
-    if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-        raise DataError(f"input '{source}' is a device: name an image or a folder")
-    return stat.S_ISDIR(kind)
-
-
-def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
+def _target_of_one(source: Path, output: Path, settings: Settings, as_folder: bool) -> Path:
     suffix = output.suffix.lower()
     if suffix in WRITABLE and not as_folder:
+        if settings.suffix:
+            raise OptionsError(f"--suffix: output '{output}' is already the name of the result: leave one of them out")
+        wanted = settings.ending(source.name).lower().replace('jpeg', 'jpg').replace('tiff', 'tif')
+        if settings.format and wanted != suffix.replace('jpeg', 'jpg').replace('tiff', 'tif'):
+            raise OptionsError(
+                f"--format: found {settings.format!r}, but output '{output}' ends in {output.suffix}: leave one of "
+                'them out'
+            )
         return output
     _check_is_no_file(output)
     if suffix and not as_folder:
@@ -114,43 +115,23 @@ def _target_of_one(source: Path, output: Path, as_folder: bool) -> Path:
             f"output '{output}' ends in {output.suffix}, but images are written as {', '.join(WRITABLE)}; "
             'if it is to be a folder, let it end in /'
         )
-    return output / fitting(source.stem, '.png')
+    return output / fitting(source.stem + settings.suffix, settings.ending(source.name))
 
 
-def _plan_folder(source: Path, output: Path, as_folder: bool) -> Plan:
+def _plan_many(inputs: Sequence[Path], output: Path, settings: Settings, as_folder: bool) -> Plan:
     if output.suffix.lower() in IMAGE_SUFFIXES and not as_folder:
-        raise OutputError(f"output '{output}' is the name of an image, but input '{source}' is a folder: name one")
+        what = 'is a folder' if len(inputs) == 1 else f'and {len(inputs) - 1} more may be many images'
+        if is_pattern(inputs[0]):
+            what = 'is a pattern'
+        raise OutputError(f"output '{output}' is the name of an image, but input '{inputs[0]}' {what}: name a folder")
     _check_is_no_file(output)
-    # By device and inode: a link, or another case of letters, is the same folder.
-    if _identity(output) == _identity(source):
-        raise OutputError(
-            f"output '{output}' is the input folder, in which results would stand among the originals: choose another, "
-            f"such as '{output / 'restored'}'"
-        )
-    within = _within(output)
-    # An output folder within the input is seen again in a second run: its results are told by their mark.
-    results, originals, refused, taken = [], [], [], set()
-    for name in natural_sort(image_files(str(source), (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))):
-        if name.lower().endswith(OTHER_SUFFIXES):
-            refused.append(refusal(str(source / name)))
-            continue
-        if os.path.exists(source / name) and not os.path.isfile(source / name):  # a pipe would be waited for for ever
-            refused.append(f"cannot read '{source / name}': it is no file")
-            continue
-        inner = within((source / name).parent)
-        if inner is not None and is_marked(source / name):
-            results.append(source / name)
-            continue
-        originals.append(name)
-        if inner is not None:  # an original in the output folder: no result gets its name
-            taken.add(_folded(str(inner / Path(name).name)))
-    if not originals and not refused:
-        what = f"no images beside the results in output '{output}'" if results else 'no images'
-        raise DataError(f"input '{source}' holds {what}: check the paths")
-    names = _names(originals, taken)
-    jobs = [Job(source / name, output / target) for name, target in names.items()]
-    renamed = [job for job, (name, target) in zip(jobs, names.items()) if target != _named(name, 0)]
-    return Plan(jobs, results=results, renamed=renamed, refused=refused)
+    found = find(inputs, output)
+    images = [image for image in found.images if not image.refused]
+    names = _names(images, {_folded(name) for name in found.taken}, settings)
+    jobs = [Job(image.source, output / name, image.name) for image, name in zip(images, names)]
+    renamed = [job for job, image, name in zip(jobs, images, names) if name != _named(image, 0, settings)]
+    refused = [image for image in found.images if image.refused]
+    return Plan(jobs, refused, found.results, found.repeated, renamed)
 
 
 def _check_is_no_file(output: Path) -> None:
@@ -158,46 +139,46 @@ def _check_is_no_file(output: Path) -> None:
         raise OutputError(f"output '{output}' is no folder, but one is needed: choose another")
 
 
-def _within(output: Path) -> Callable[[Path], Path | None]:
-    """Gives a function that tells where in the output a folder lies, by whatever way it was reached; None: outside."""
-    identity = _identity(output)
-
-    @functools.cache  # a folder has many images
-    def place(folder: Path) -> Path | None:
-        real = Path(os.path.realpath(folder))
-        above = (f for f in (real, *real.parents) if identity and _identity(f) == identity)
-        return next((real.relative_to(f) for f in above), None)
-
-    return place
-
-
-def _names(originals: list[str], taken: set[str]) -> dict[str, str]:
+def _names(images: list[Found], taken: set[str], settings: Settings) -> list[str]:
     """Gives each image the name of its result: its own with another suffix; where that is not enough, behind its own.
 
     Neither the order of the images nor others than those of the same name have a part in it, so that a second run finds
-    what the first has made. Names that a file system may take for the same are not different.
+    what the first has made. Names that a file system may take for the same are not different. Room for pictures of
+    before and after is kept in any case: a second run may want them.
     """
     # A folder `a.png` of the input leaves no room for a result of that name.
-    taken = taken | {_folded(str(folder)) for name in originals for folder in Path(name).parents}
-    levels = dict.fromkeys(originals, 0)
+    taken = taken | {_folded(str(folder)) for image in images for folder in Path(image.name).parents}
+    levels = [0] * len(images)
     while True:
-        names = {name: _named(name, level) for name, level in levels.items()}
-        folded = {name: _folded(target) for name, target in names.items()}
-        count = Counter(folded.values())
+        names = [_named(image, level, settings) for image, level in zip(images, levels)]
+        folded = [(_folded(name), _folded(_comparison(name))) for name in names]
+        count = Counter(name for pair in folded for name in pair)
         # All that share a name move on together: which came first must not matter.
-        clashing = [name for name in names if levels[name] < 2 and (count[folded[name]] > 1 or folded[name] in taken)]
+        clashing = [
+            number
+            for number, pair in enumerate(folded)
+            if levels[number] < 3 and any(count[name] > 1 or name in taken for name in pair)
+        ]
         if not clashing:
             return names
-        for name in clashing:
-            levels[name] += 1
+        for number in clashing:
+            levels[number] += 1
 
 
-def _named(name: str, level: int) -> str:
-    """a.jpg: a.png; else a.jpg.png; where there is a.JPG too: a.jpg-4f2a6b1c.png"""
-    path = Path(name)
-    # The checksum is of the name alone, so that a second run finds the same.
-    stem = (path.stem, path.name, f'{path.name}-{zlib.crc32(os.fsencode(name)):08x}')[level]
-    return str(path.with_name(fitting(stem, '.png')))
+def _named(image: Found, level: int, settings: Settings) -> str:
+    """a.jpg: a.png; else a.jpg.png; where there is a.JPG too: a.jpg-4f2a6b1c.png; in two inputs: by where it lies."""
+    path = Path(image.name)
+    # Checksums of the name alone, or the place, so that a second run finds the same.
+    of = os.path.realpath(image.source) if level == 3 else image.name
+    stem = (path.stem, path.name)[level] if level < 2 else f'{path.name}-{zlib.crc32(os.fsencode(of)):08x}'
+    return str(path.with_name(fitting(stem + settings.suffix, settings.ending(image.name))))
+
+
+def _comparison(target: str) -> str:
+    """a.png: a.compare.png; a.jpg: a.jpg.compare.png"""
+    path = Path(target)
+    stem = path.stem if path.suffix == '.png' else path.name
+    return str(path.with_name(fitting(stem, COMPARISON)))
 
 
 def _folded(name: str) -> str:
@@ -205,23 +186,15 @@ def _folded(name: str) -> str:
     return normal(normal(name).casefold())  # once more, as casefold may take a letter apart
 
 
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Gives what two names of the same file have in common."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _protect(jobs: list[Job]) -> None:
+def _protect(jobs: list[Job], compare: bool) -> None:
     """Raises an OutputError if a result would replace an image of the input, by whatever name."""
-    originals = {_identity(job.source): job.source for job in jobs}
+    originals = {identity(job.source): job.source for job in jobs}
     for job in jobs:
-        if exists(job.target) and (original := originals.get(_identity(job.target))):
-            raise OutputError(
-                f"output '{job.target}' would replace the input image '{original}': choose another output"
-            )
+        for target in (job.target, job.comparison) if compare else (job.target,):
+            if exists(target) and (original := originals.get(identity(target))):
+                raise OutputError(
+                    f"output '{target}' would replace the input image '{original}': choose another output"
+                )
 
 
 def _tell_apart(jobs: list[Job]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lorair_arch.devices import device_name, has_bf16
+from lorair_arch.devices import PRECISIONS, choose_precision, device_name
 from lorair_arch.errors import DataError, OptionsError, did_you_mean
 from lorair_arch.restoring.given import Given, Pixels, as_type, pixels_of
 from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller
@@ -24,7 +24,6 @@ from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
 Degradation = str | Mapping[str, float]
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 # Images of a list that are restored at once have so many pixels together: small ones keep a GPU busy only together.
 _BATCH_PIXELS = 2**20
 
@@ -78,7 +77,7 @@ class Restorer:
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
         self.names = list(names)
-        self.precision = _precision(precision, self.device.type)
+        self.precision = choose_precision(precision, self.device.type)
 
     @classmethod
     def from_pretrained(
@@ -262,17 +261,6 @@ class Restorer:
         if self.precision == 'fp32':
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
-
-
-def _precision(wanted: str | None, kind: str) -> str:
-    """Chooses a precision, or checks what is wanted."""
-    if wanted is None:
-        return 'bf16' if kind == 'cuda' and has_bf16(kind) else 'fp32'
-    if wanted not in PRECISIONS:
-        raise OptionsError(f'precision is {wanted!r}{did_you_mean(wanted, PRECISIONS)}')
-    if wanted == 'bf16' and not has_bf16(kind) or wanted == 'fp16' and kind == 'cpu':
-        raise OptionsError(f'precision {wanted} would take many times as long as fp32 on this {kind.upper()}: use fp32')
-    return wanted
 
 
 def _batches(images: list[Pixels]) -> Iterator[list[int]]:

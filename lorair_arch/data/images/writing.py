@@ -43,12 +43,13 @@ def left_out(photo: Photo, suffix: str) -> list[str]:
     return [clause for clause, holds in found.items() if holds]
 
 
-def encode_photo(photo: Photo, suffix: str) -> bytes:
+def encode_photo(photo: Photo, suffix: str, quality: int = 95) -> bytes:
     """Encodes an image; what the format cannot hold is left out, see `left_out`.
 
     Args:
         photo: The image; `exif` says that it is upright.
         suffix: One of `WRITABLE`.
+        quality: Of JPEG and WebP, 1 to 100.
 
     Raises:
         DataError: If the format does not allow an image of this size.
@@ -58,11 +59,11 @@ def encode_photo(photo: Photo, suffix: str) -> bytes:
         return _tiff(photo)
     if suffix == '.png':
         return _png(photo)
-    stream, quality = io.BytesIO(), {} if suffix in ('.bmp', '.ppm') else {'quality': 95}
+    stream, way = io.BytesIO(), {} if suffix in ('.bmp', '.ppm') else {'quality': quality}
     more = {'exif': photo.exif, 'icc_profile': photo.icc} if suffix in _DESCRIBED else {}
     try:
         image = Image.fromarray(np.ascontiguousarray(_channels(photo)))
-        image.save(stream, _NAMES[suffix], **quality, **{key: value for key, value in more.items() if value})
+        image.save(stream, _NAMES[suffix], **way, **{key: value for key, value in more.items() if value})
     except (OSError, ValueError) as error:
         height, width = photo.pixels.shape[:2]
         raise DataError(f'cannot write {width} x {height} pixels as {suffix}: {error}; take .png or .tif') from error
@@ -88,7 +89,8 @@ def encode_png(channels: np.ndarray, compressed: bool = True) -> bytes:
     way = {'level': 1, 'strategy': _PNG.STRATEGY.RLE, 'filter': _PNG.FILTER.SUB}
     if not compressed:
         way = {'level': 0, 'filter': _PNG.FILTER.NONE}
-    return imagecodecs.png_encode(np.ascontiguousarray(channels), **way)
+    # `ravel`: of an axis of one pixel NumPy keeps any stride, which the encoder does not take.
+    return imagecodecs.png_encode(np.ascontiguousarray(channels).ravel().reshape(channels.shape), **way)
 
 
 def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
@@ -100,13 +102,18 @@ def with_chunks(png: bytes, chunks: Mapping[bytes, bytes]) -> bytes:
     return png[:PNG_HEADER] + more + png[PNG_HEADER:]  # iCCP must stand before the pixels
 
 
+def in_8_bits(deep: np.ndarray) -> np.ndarray:
+    """Rounds uint16 to uint8; 65535 = 257 * 255: white stays white."""
+    # In integers: floats would take four times the memory of the image.
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _parts(photo: Photo, suffix: str) -> Photo:
     """Gives what the format of a suffix can hold."""
     pixels = photo.pixels if suffix in _GREY else photo.rgb
     alpha = photo.alpha if suffix in _TRANSPARENT else None
     if pixels.dtype == np.uint16 and suffix not in _DEEP:
-        # 65535 = 257 * 255: white stays white.
-        pixels, alpha = (None if x is None else np.rint(x / 257).astype(np.uint8) for x in (pixels, alpha))
+        pixels, alpha = (None if x is None else in_8_bits(x) for x in (pixels, alpha))
     # a profile of grey pixels does not speak of three channels
     icc = photo.icc if suffix in _DESCRIBED and pixels.ndim == photo.pixels.ndim else None
     exif = photo.exif if suffix in _DESCRIBED else None

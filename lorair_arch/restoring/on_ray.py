@@ -1,0 +1,156 @@
+"""`lorair restore --ray`: the work on a list of images by several processes, on one machine or a cluster.
+
+Ray Data hands the images out, a few at a time, to actors that keep the networks loaded; each works as `run` does on one
+machine, and all write where the plan says, so that machines need a common file system. What a killed actor had is
+given to another one, which skips the results that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorair_arch.errors import LoRAIRError, OutputError
+from lorair_arch.restoring.plan import Job
+from lorair_arch.restoring.restorer import Restorer
+from lorair_arch.restoring.run import Outcome, Steps, Stop, run
+from lorair_arch.restoring.settings import Settings
+from lorair_arch.weights.pretrained import Paths
+
+# Images that an actor gets at once: while it restores one, it reads and writes others. All that a killed actor has not
+# written is done again; with --overwrite nothing tells what it has written, and it gets a single one.
+_AT_ONCE = 8
+
+
+def run_on_ray(
+    jobs: Sequence[Job],
+    weights: Paths,
+    settings: Settings,
+    device: str | None,
+    precision: str | None,
+    pictures: bool,
+    address: str,
+    stop: Stop,
+) -> Iterator[Outcome]:
+    """Does the work.
+
+    Args:
+        jobs: The images; their files must have the same paths on all machines, and so must the weights.
+        weights, device, precision: See `Restorer.from_pretrained`; without a device each actor gets a GPU, if the
+            cluster has any.
+        settings, pictures: See `Steps`.
+        address: Of a cluster, such as 'auto'; '': one of this machine alone, for this run.
+        stop: Ends the run.
+
+    Yields:
+        What became of each image, in the order in which they are done; fewer, if `stop` gets a signal.
+
+    Raises:
+        LoRAIRError: Ray is not installed, or there is no such cluster. As an OutputError: a file cannot be written.
+    """
+    ray = _connected(address)
+    try:
+        gpus = ray.cluster_resources().get('GPU', 0) if device is None else 0
+        # The smallest machine has room for one actor: more would share its cores, which PyTorch uses all.
+        cores = 1 if gpus else int(min(node['Resources'].get('CPU', 1) for node in ray.nodes() if node['Alive']))
+        actors = gpus or ray.cluster_resources().get('CPU', 1) // cores
+        items = [{'index': i, 'job': pickle.dumps(_absolute(job))} for i, job in enumerate(jobs)]
+        at_once = 1 if settings.overwrite else max(1, min(_AT_ONCE, len(items) // int(2 * actors)))
+        rows = iter(
+            ray.data.from_items(items, override_num_blocks=-(-len(items) // at_once))
+            .map_batches(
+                _Actor,
+                batch_size=None,  # a block
+                fn_constructor_args=(_absolute_paths(weights), settings, device, precision, pictures),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(actors))),
+                num_cpus=cores,
+                num_gpus=1 if gpus else 0,
+            )
+            .iter_rows()
+        )
+        while (row := stop.at_once(lambda: next(rows, None))) is not None:
+            outcome = pickle.loads(row['outcome'])  # noqa: S301  of our own actors
+            if isinstance(outcome, LoRAIRError):
+                raise outcome
+            there, outcome.job = outcome.job, jobs[row['index']]
+            if outcome.error:  # the file as the user has named it
+                outcome.error = outcome.error.replace(str(there.source), str(outcome.job.source))
+            yield outcome
+    finally:
+        ray.shutdown()
+
+
+class _Actor:
+    """Keeps the networks loaded; gets the numbers and jobs of some images, gives what became of each."""
+
+    def __init__(
+        self, weights: Paths, settings: Settings, device: str | None, precision: str | None, pictures: bool
+    ) -> None:
+        self.steps = Steps(Restorer.from_pretrained(weights, device, precision), settings, pictures)
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list]]:
+        jobs = [pickle.loads(job) for job in batch['job']]  # noqa: S301
+        numbers = iter(batch['index'].tolist())
+        try:
+            for outcome in run(jobs, self.steps, Stop()):
+                yield {'index': [next(numbers)], 'outcome': [pickle.dumps(outcome)]}
+        except OutputError as error:  # as an answer: Ray would wrap it, and try again
+            yield {'index': [-1], 'outcome': [pickle.dumps(error)]}
+
+
+def _connected(address: str) -> Any:
+    """Starts a cluster of this machine, or joins one; gives Ray, which is silent from there on."""
+    os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
+    os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')  # the way of Ray's next version, without a warning
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise LoRAIRError("--ray: Ray is not installed: pip install 'lorair[ray]'") from error
+    host, _, port = address.rpartition(':')
+    try:
+        if host:  # Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        with _silent_stderr():  # Ray's native part would say that it is silent
+            ray.init(address or 'local', log_to_driver=False, logging_level='ERROR')
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        raise LoRAIRError(
+            f'--ray: there is no cluster at {address!r} ({reason}): start one (ray start --head), or leave the '
+            'address out to use this machine alone'
+        ) from error
+    logging.getLogger('ray.data').setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts images
+    return ray
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Takes away what is written below Python; what goes wrong is raised."""
+    sys.stderr.flush()
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
+
+
+def _absolute(job: Job) -> Job:
+    return job._replace(source=Path(os.path.abspath(job.source)), target=Path(os.path.abspath(job.target)))
+
+
+def _absolute_paths(weights: Paths) -> list[str]:
+    """Actors have a folder of their own; names of weights stay as they are."""
+    paths = [weights] if isinstance(weights, (str, os.PathLike)) else weights
+    return [os.path.abspath(path) if os.path.exists(path) else os.fspath(path) for path in paths]

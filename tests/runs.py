@@ -1,0 +1,34 @@
+"""What tests of `lorair restore` on folders have in common."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from lorair_arch import cli
+from tests.photos import photo
+
+
+def make(*names):
+    """Writes images that all differ."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(len(name) + sum(name.encode()), 8, 8)).save(name)
+
+
+def files(root):
+    return sorted(str(path.relative_to(root)) for path in Path(root).rglob('*') if not path.is_dir())
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in Path(root).rglob('*') if path.is_file()}
+
+
+def lorair(*more, output='out'):
+    return cli.lorair(['restore', *more, '-o', output, '--weights', 'w'])
+
+
+def lines(path='log.jsonl'):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
