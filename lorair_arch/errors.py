@@ -41,6 +41,12 @@ class UnrestoredError(DataError):
     code = 1
 
 
+class UnmeasuredError(DataError):
+    """Some images could not be measured; all others have been."""
+
+    code = 1
+
+
 class CheckpointError(LoRAIRError, RuntimeError):
     """A file of weights cannot be read, written or does not fit the network."""
 

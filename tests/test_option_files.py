@@ -7,6 +7,7 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
+from lorair_arch.metrics.protocols import PROTOCOLS
 from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.training import test as testing
 from lorair_arch.training import train as training
@@ -109,4 +110,6 @@ def test_tests(here, file):
     for dataset in opt['datasets'].values():
         result = json.loads(Path('results', opt['name'], f'metrics_{dataset["name"]}.json').read_text())
         assert len(result['images']) == 3 * len(dataset['sources'])
-        assert result['mean'].keys() == {*opt['val']['metrics'], 'router_accuracy'}
+        protocol = opt['val'].get('protocol')
+        metrics = {*(opt['val'].get('metrics') or ()), *(PROTOCOLS[protocol].metrics if protocol else ())}
+        assert result['mean'].keys() == {*metrics, 'router_accuracy'}

@@ -20,6 +20,9 @@ _ADDED = {
     'METRIC': (
         'metrics.allweather_metric:calculate_psnr_allweather',
         'metrics.allweather_metric:calculate_ssim_allweather',
+        'metrics.lpips_metric:calculate_lpips',
+        'metrics.skimage_metric:calculate_psnr_skimage',
+        'metrics.skimage_metric:calculate_ssim_skimage',
     ),
     'MODEL': (
         'models.degradation_router_model:DegradationRouterModel',

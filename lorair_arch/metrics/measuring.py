@@ -10,16 +10,16 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 import cv2
 import numpy as np
-from basicsr.metrics import calculate_metric
-from basicsr.utils.registry import METRIC_REGISTRY
 
-from lorair_arch.errors import Mistake
+from lorair_arch.errors import LoRAIRError, Mistake
 
+_OWN = ('allweather', 'lpips', 'skimage')  # `calculate_*_NAME` is in `NAME_metric.py`, and needs no BasicSR
 _NO_TRUTH = 'no ground truth'
 # What metrics raise on images that do not suit them, such as too small ones. Anything else is a mistake in the metric.
 _UNSUITABLE = (ValueError, ArithmeticError, IndexError, AssertionError, RuntimeError, cv2.error)
@@ -41,6 +41,7 @@ def measure(
     values: dict[str, float] = {}
     left_out: dict[str, str] = {}
     for name, options in (metrics or {}).items():
+        function = _function(options['type'])
         if truth is None and needs_truth(options['type']):
             left_out[name] = _NO_TRUTH
             continue
@@ -49,8 +50,10 @@ def measure(
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', RuntimeWarning)  # of NumPy; the reason is given below
                 # As a number of Python: JSON and training states take no other.
-                values[name] = float(calculate_metric(data, options))
+                values[name] = float(function(**data, **{key: options[key] for key in options if key != 'type'}))
             reason = unfit(values[name])
+        except LoRAIRError:  # of no single image
+            raise
         except _UNSUITABLE as error:
             reason = f'{type(error).__name__}: {error}'.partition('\n')[0][:200]
         if reason:
@@ -61,7 +64,25 @@ def measure(
 
 def needs_truth(metric: str) -> bool:
     """Tells whether a registered metric compares an image with its ground truth, by BasicSR's name for that."""
-    return 'img2' in inspect.signature(METRIC_REGISTRY.get(metric)).parameters
+    return 'img2' in inspect.signature(_function(metric)).parameters
+
+
+def _function(metric: str) -> Callable[..., float]:
+    """Gives a registered metric; only those that are not this package's import BasicSR."""
+    family = metric.rpartition('_')[2]
+    if family in _OWN:
+        return getattr(import_module(f'lorair_arch.metrics.{family}_metric'), metric)
+    try:
+        import basicsr  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != 'basicsr':  # BasicSR is there, and lacks something itself
+            raise
+        raise LoRAIRError(
+            f"{metric} is BasicSR's, which is not installed: pip install basicsr (Python 3.10 to 3.12)"
+        ) from error
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    return METRIC_REGISTRY.get(metric)
 
 
 def unfit(value: float) -> str | None:

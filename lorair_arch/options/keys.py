@@ -9,6 +9,7 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from lorair_arch import schema
+from lorair_arch.metrics.protocols import PROTOCOLS
 from lorair_arch.options.types import LOSS, METRIC, OPTIMIZER, SCHEDULER, check_schedule, names_of, network, registered
 from lorair_arch.schema import Items, Name, Report, Section, Spec, Value
 
@@ -191,6 +192,7 @@ def _val(is_train: bool, own: bool) -> Section:
         'save_img': schema.boolean(),
         'pbar': schema.boolean(),
         'suffix': schema.folder_name(null=True),
+        'protocol': schema.one_of(*PROTOCOLS, null=True),
         'metrics': Section(keys={}, more=METRIC if own else registered('metric'), null=True),
     }
     if own:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
+from lorair_arch.metrics.protocols import PROTOCOLS
 from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
 from lorair_arch.options.keys import OWN_MODELS, options
 from lorair_arch.options.yaml_file import OptionsFile, force, read_files
@@ -162,5 +164,7 @@ def _complete(opt: dict[str, Any], root_path: str, debug: bool) -> dict[str, Any
     elif not opt.get('val'):
         opt['val'] = {}
     if opt.get('val') is not None:
-        opt['val'] = {'save_img': False, 'suffix': None, 'metrics': None} | opt['val']
+        val = opt['val'] = {'save_img': False, 'suffix': None, 'metrics': None} | opt['val']
+        if val.get('protocol'):
+            val['metrics'] = deepcopy(PROTOCOLS[val['protocol']].metrics) | (val['metrics'] or {})
     return opt
