@@ -169,12 +169,14 @@ def _turned():
     return exif.tobytes()
 
 
-@pytest.mark.parametrize('kind', ['png', 'tif'])
-def test_round_trips_of_every_kind_of_image(here, identity, kind):
+@pytest.mark.parametrize(('kind', 'ray'), [('png', None), ('tif', None), ('png', '')])
+def test_round_trips_of_every_kind_of_image(here, identity, kind, ray):
+    if ray is not None:
+        pytest.importorskip('ray')
     for name, content in _kinds().items():
         Path('photos').mkdir(exist_ok=True)
         Path('photos', name).write_bytes(content)
-    restore_paths('photos', 'out', identity, device='cpu', format=kind, suffix='-x', log='log.jsonl')
+    restore_paths('photos', 'out', identity, device='cpu', format=kind, suffix='-x', log='log.jsonl', ray=ray)
     assert len(lines()) == len(_kinds())
     for line in lines():
         before, after = read_photo(line['input']), read_photo(line['output'])
