@@ -1,0 +1,189 @@
+"""Finding a benchmark's images among the names of a source, and pairing them by its own rule."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, Part
+from lorair_arch.data.prepare.templates import Match, match
+from lorair_arch.data.stores import natural_sort
+from lorair_arch.errors import DataError, Mistake, quoted
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair by the names of its images; without `lq` a clean image. `key` is its name in the LMDBs."""
+
+    key: str
+    gt: str
+    lq: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.gt,) if self.lq is None else (self.lq, self.gt)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A part that is there: which layout it has, in which folder, and its pairs in natural order of their keys."""
+
+    part: Part
+    layout: Layout
+    folder: str
+    pairs: list[Pair]
+
+
+@dataclass
+class Finding:
+    """What there is of a benchmark.
+
+    Attributes:
+        found: its parts that are there.
+        absent: those that are not, a sentence each.
+        mistakes: images that cannot be used, and why.
+        notes: what is said without being wrong.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find(benchmark: Benchmark, names: Iterable[str], texts: Mapping[str, str]) -> Finding:
+    """Finds the parts of a benchmark.
+
+    Args:
+        benchmark: which.
+        names: of all images of the source.
+        texts: what is in its text files, by their names.
+
+    Raises:
+        DataError: a part is there twice.
+    """
+    return _Finder(benchmark, natural_sort(names), texts).finding
+
+
+class _Finder:
+    def __init__(self, benchmark: Benchmark, names: list[str], texts: Mapping[str, str]) -> None:
+        self.finding = Finding()
+        self._names, self._texts = names, texts
+        self._matches: dict[str, list[Match]] = {}
+        self._owners: dict[str, str] = {}  # the template that has taken a name: the first that fits does
+        self._shared = Counter(layout.gt for part in benchmark.parts for layout in part.layouts)
+        for part in benchmark.parts:
+            self._find(part)
+        if self.finding.found:
+            self._alone()
+            self._unknown()
+
+    def _find(self, part: Part) -> None:
+        best: Found | None = None
+        for layout in part.layouts:
+            found = Found(part, layout, *self._pairs(layout))
+            if best is None or len(found.pairs) > len(best.pairs):
+                best = found
+        lacking = [layout.listed for layout in part.layouts if layout.listed and not self._list(layout.listed)]
+        if not best.pairs:
+            wanted = ' or '.join(f"'{layout.templates[0]}'" for layout in part.layouts[:2])
+            more = f', needs {quoted(lacking)[0]} beside it' if lacking else f', looked for {wanted}'
+            self.finding.absent.append(f"'{part.name}' is not there{more}")
+            return
+        for template in best.layout.templates:
+            for found in self._fitting(template):
+                self._owners.setdefault(found.name, template)
+        best = Found(part, best.layout, best.folder, self._distinct(best.pairs))
+        self.finding.found.append(best)
+
+    def _fitting(self, template: str) -> list[Match]:
+        """Gives the names that fit a template, and no template of an earlier part."""
+        if template not in self._matches:
+            self._matches[template] = [found for name in self._names if (found := match(template, name))]
+        return [m for m in self._matches[template] if self._owners.get(m.name, template) == template]
+
+    def _pairs(self, layout: Layout) -> tuple[str, list[Pair]]:
+        """Gives the folder that a layout lies in, '' for the source itself, and the pairs there."""
+        gts = [m for m in self._fitting(layout.gt) if layout.only is None or set(m.words.values()) <= layout.only]
+        pairs: dict[str, list[Pair]] = {}
+        if layout.lq is None:
+            for gt in gts:
+                pairs.setdefault(gt.folder, []).append(Pair(gt.key, gt.name))
+        else:
+            partners = {(gt.folder, *sorted(gt.words.items())): gt for gt in reversed(gts)}
+            chosen = self._list(layout.listed, layout) if layout.listed else None
+            for lq in self._fitting(layout.lq):
+                words = {word: value for word, value in lq.words.items() if not gts or word in gts[0].words}
+                gt = partners.get((lq.folder, *sorted(words.items())))
+                if gt and (chosen is None or frozenset(lq.words.items()) in chosen):
+                    pairs.setdefault(lq.folder, []).append(Pair(lq.key, gt.name, lq.name))
+        if len(pairs) > 1:
+            places = ' and '.join(quoted(sorted(pairs, key=len)[:2]))
+            what = f"'{layout.templates[0]}'"
+            raise DataError(f'{what} is there more than once, in {places}: name one of these folders with --from')
+        return next(iter(pairs.items()), ('', []))
+
+    def _list(self, file: str, layout: Layout | None = None) -> set[frozenset[tuple[str, str]]]:
+        """Reads which images a text file names, by their words in a layout; without one, whether it is there."""
+        contents = [text for name, text in self._texts.items() if os.path.basename(name).lower() == file.lower()]
+        if layout is None:
+            return {frozenset([('', file)])} if contents else set()
+        # The list of another paper may have other folders: then the names alone count.
+        templates = (layout.lq, layout.lq.rpartition('/')[2])
+        tokens = [token.replace('\\', '/') for text in contents for token in text.split()]
+        found = (next((m for t in templates if (m := match(t, token))), None) for token in tokens)
+        return {frozenset(m.words.items()) for m in found if m}
+
+    def _distinct(self, pairs: list[Pair]) -> list[Pair]:
+        """Gives pairs in order of their keys; BasicSR ends a key at the first dot, so that dots become underscores."""
+        kept: dict[str, Pair] = {}
+        for pair in pairs:
+            key = pair.key.replace('.', '_')
+            first = kept.setdefault(key, Pair(key, *pair.names[::-1]))
+            if first.names != pair.names:
+                before = f"'{first.names[0]}' has the key '{key}' already, so left out is "
+                self.finding.mistakes.append(Mistake(before, quoted([pair.names[0]]), '; remove one of them'))
+        return [kept[key] for key in natural_sort(kept)]
+
+    def _alone(self) -> None:
+        """Reports images of the parts that are there which have no partner."""
+        used = {name for found in self.finding.found for pair in found.pairs for name in pair.names}
+        told = {item[1:-1] for mistake in self.finding.mistakes for item in mistake.items}
+        for found in self.finding.found:
+            layout = found.layout
+            if layout.lq is None or layout.listed:
+                continue
+            lqs, gts = (
+                [m.name for m in self._fitting(t) if m.folder == found.folder and m.name not in used | told]
+                for t in layout.templates
+            )
+            if lqs:
+                self.finding.mistakes.append(Mistake(f"no ground truth '{layout.gt}' for ", quoted(lqs), ''))
+            # Where parts share ground truths, or images of one do, some may belong to what has been left out.
+            if gts and (self._shared[layout.gt] > 1 or found.part.gts):
+                note = Mistake(f"'{found.part.name}': no degraded image for the ground truths ", quoted(gts), '')
+                self.finding.notes.append(note.sentence())
+            elif gts:
+                self.finding.mistakes.append(Mistake(f"no degraded image '{layout.lq}' for ", quoted(gts), ''))
+            told |= {*lqs, *gts}
+
+    def _unknown(self) -> None:
+        """Reports images that fit no template: beside the benchmark's they are a mistake, elsewhere something else."""
+        known = {m.name for matches in self._matches.values() for m in matches}
+        templates: dict[str, str] = {}
+        for found in self.finding.found:
+            for pair in found.pairs:
+                for name, template in zip(pair.names, found.layout.templates, strict=True):
+                    templates.setdefault(os.path.dirname(name), template)
+        strange, others = {}, []
+        for name in self._names:
+            if name not in known:
+                template = templates.get(os.path.dirname(name))
+                strange.setdefault(template, []).append(name) if template else others.append(name)
+        for template, images in strange.items():
+            after = f", whose names do not fit '{template}'; rename or remove them"
+            self.finding.mistakes.append(Mistake('left out ', quoted(images), after))
+        if others:
+            self.finding.notes.append(f"{len(others)} images elsewhere are left alone, such as '{others[0]}'")
