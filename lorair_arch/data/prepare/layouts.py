@@ -70,7 +70,7 @@ def find(benchmark: Benchmark, names: Iterable[str], texts: Mapping[str, str]) -
 class _Finder:
     def __init__(self, benchmark: Benchmark, names: list[str], texts: Mapping[str, str]) -> None:
         self.finding = Finding()
-        self._names, self._texts = names, texts
+        self._name, self._names, self._texts = benchmark.name, names, texts
         self._matches: dict[str, list[Match]] = {}
         self._owners: dict[str, str] = {}  # the template that has taken a name: the first that fits does
         self._shared = Counter(layout.gt for part in benchmark.parts for layout in part.layouts)
@@ -121,7 +121,7 @@ class _Finder:
                     pairs.setdefault(lq.folder, []).append(Pair(lq.key, gt.name, lq.name))
         if len(pairs) > 1:
             places = ' and '.join(quoted(sorted(pairs, key=len)[:2]))
-            what = f"'{layout.templates[0]}'"
+            what = f"'{layout.templates[0]}' of {self._name}"
             raise DataError(f'{what} is there more than once, in {places}: name one of these folders with --from')
         return next(iter(pairs.items()), ('', []))
 
@@ -152,22 +152,26 @@ class _Finder:
         used = {name for found in self.finding.found for pair in found.pairs for name in pair.names}
         told = {item[1:-1] for mistake in self.finding.mistakes for item in mistake.items}
         for found in self.finding.found:
-            layout = found.layout
-            if layout.lq is None or layout.listed:
+            layout, rest = found.layout, []
+            for template in layout.templates:
+                fitting = [m for m in self._fitting(template) if m.folder == found.folder]
+                rest.append([m for m in fitting if m.name not in used and m.name not in told])
+            told |= {m.name for matches in rest for m in matches}
+            gts = quoted([m.name for m in rest[-1]])
+            if layout.lq is None:
+                if gts:  # of `only`
+                    self.finding.notes.append(Mistake(f"'{found.part.name}': left alone are ", gts, '').sentence())
                 continue
-            lqs, gts = (
-                [m.name for m in self._fitting(t) if m.folder == found.folder and m.name not in used | told]
-                for t in layout.templates
-            )
+            chosen = self._list(layout.listed, layout) if layout.listed else None
+            lqs = [m.name for m in rest[0] if chosen is None or frozenset(m.words.items()) in chosen]
             if lqs:
                 self.finding.mistakes.append(Mistake(f"no ground truth '{layout.gt}' for ", quoted(lqs), ''))
             # Where parts share ground truths, or images of one do, some may belong to what has been left out.
-            if gts and (self._shared[layout.gt] > 1 or found.part.gts):
-                note = Mistake(f"'{found.part.name}': no degraded image for the ground truths ", quoted(gts), '')
-                self.finding.notes.append(note.sentence())
-            elif gts:
-                self.finding.mistakes.append(Mistake(f"no degraded image '{layout.lq}' for ", quoted(gts), ''))
-            told |= {*lqs, *gts}
+            if gts and chosen is None and (self._shared[layout.gt] > 1 or found.part.gts):
+                before = f"'{found.part.name}': no degraded image for the ground truths "
+                self.finding.notes.append(Mistake(before, gts, '').sentence())
+            elif gts and chosen is None:
+                self.finding.mistakes.append(Mistake(f"no degraded image '{layout.lq}' for ", gts, ''))
 
     def _unknown(self) -> None:
         """Reports images that fit no template: beside the benchmark's they are a mistake, elsewhere something else."""

@@ -41,8 +41,8 @@ WEATHER = by_name([
             pairs('l', 'snow', 16_801, ('Snow100K-L/synthetic/{name}', 'Snow100K-L/gt/{name}')),
         ),
         protocol=ALL_WEATHER,
-        note="The selection is TransWeather's: put its list of training images, `allweather.txt`, beside `all`; those of "
-        'them that are here are taken. Masks are left alone.',
+        note="The selection is TransWeather's: put its list of training images, `allweather.txt`, beside `all`. Masks "
+        'are left alone.',
     ),
     Benchmark(
         'outdoor_rain', 'Outdoor-Rain, Test1', 'Li et al., Heavy Rain Image Restoration, CVPR 2019',

@@ -9,6 +9,7 @@ from lorair_arch.data.prepare.layouts import find
 from lorair_arch.data.prepare.templates import match
 from lorair_arch.errors import DataError
 
+_VAGUE = ('folder', 'foundir')  # whose layouts many folders have
 _ENOUGH = 3_000  # names tell a benchmark; a release may have a hundred thousand
 
 
@@ -68,9 +69,9 @@ def _half(benchmark: Benchmark, names: list[str]) -> str | None:
 
 def _looks_like(benchmark: Benchmark, names: list[str], others: dict[str, Benchmark]) -> str | None:
     """Names the benchmark, other than the one looked for, most of whose layout the names fit."""
-    scores = {}
+    scores = {'folder': 0.5 * bool(find(others['folder'], names, {}).found)}  # it fits much, and says least
     for name, other in others.items():
-        if name not in (benchmark.name, 'folder'):
+        if name not in (benchmark.name, *_VAGUE):
             try:
                 scores[name] = sum(len(found.pairs) for found in find(other, names, {}).found)
             except DataError:  # it is there more than once
