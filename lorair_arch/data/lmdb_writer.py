@@ -113,7 +113,7 @@ class LmdbWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.complete:
             return
-        kept = self._source is not None and kind is not None
+        kept = self._source is not None and kind is not None and self._lines
         try:
             with self._environment, self._meta:
                 if kind is None:
@@ -121,8 +121,9 @@ class LmdbWriter:
                     self._meta.writelines(self._lines.values())
                     self._meta.flush()
                     os.fsync(self._meta.fileno())
-                    # Now, where `sync=False` put it off: the name must not stand before the bytes.
-                    self._environment.sync(True)
+                    # Where `sync=False` put it off: the name must not stand before the bytes.
+                    if self._source is None:
+                        self._environment.sync(True)
             if kind is None:
                 self._publish()
         except (OSError, lmdb.Error) as failure:

@@ -84,11 +84,11 @@ class Benchmark:
     note: str = ''
 
 
-# How papers measure; the options files name the metrics.
-RGB16 = 'RGB, cropped to multiples of 16, SSIM 7 x 7 (AirNet, PromptIR)'
-RGB = 'RGB, whole images'
-Y = 'Y of YCbCr, whole images'
-ALL_WEATHER = 'all-weather (Histoformer): calculate_psnr_allweather, calculate_ssim_allweather'
+# How papers measure; datasets/README.md says what each means, options files name the metrics.
+ALL_WEATHER = 'all-weather'
+RGB = 'RGB'
+RGB16 = 'RGB, multiples of 16'
+Y = 'Y'
 
 
 def pairs(name: str, degradation: str, count: int | None, *layouts: Layout | tuple[str, str], **more) -> Part:

@@ -81,22 +81,32 @@ class _Finder:
             self._unknown()
 
     def _find(self, part: Part) -> None:
-        best: Found | None = None
-        for layout in part.layouts:
-            found = Found(part, layout, *self._pairs(layout))
-            if best is None or len(found.pairs) > len(best.pairs):
-                best = found
-        lacking = [layout.listed for layout in part.layouts if layout.listed and not self._list(layout.listed)]
+        candidates = [Found(part, layout, *self._pairs(layout)) for layout in part.layouts]
+        # Clean images alone are meant where there are no degraded ones, not where some have no partner.
+        best = max(candidates, key=lambda found: (bool(found.pairs and found.layout.lq), len(found.pairs)))
         if not best.pairs:
-            wanted = ' or '.join(f"'{layout.templates[0]}'" for layout in part.layouts[:2])
-            more = f', needs {quoted(lacking)[0]} beside it' if lacking else f', looked for {wanted}'
-            self.finding.absent.append(f"'{part.name}' is not there{more}")
+            self._absent(part)
             return
         for template in best.layout.templates:
             for found in self._fitting(template):
                 self._owners.setdefault(found.name, template)
         best = Found(part, best.layout, best.folder, self._distinct(best.pairs))
         self.finding.found.append(best)
+
+    def _absent(self, part: Part) -> None:
+        """Says that a part is not there, and which images of it are."""
+        lacking = quoted([layout.listed for layout in part.layouts if layout.listed and not self._list(layout.listed)])
+        wanted = ' or '.join(quoted([layout.templates[0] for layout in part.layouts[:2]]))
+        more = f', needs {lacking[0]} beside it' if lacking else f', looked for {wanted}'
+        self.finding.absent.append(f"'{part.name}' is not there{more}")
+        for layout in part.layouts:
+            for template, other, what in (
+                (layout.lq, layout.gt, 'ground truth'),
+                (layout.gt, layout.lq, 'degraded image'),
+            ):
+                alone = [m.name for m in self._fitting(template)] if template and other and not layout.listed else []
+                if alone and self._shared[template] <= 1:
+                    self.finding.mistakes.append(Mistake(f"no {what} '{other}' for ", quoted(alone), ''))
 
     def _fitting(self, template: str) -> list[Match]:
         """Gives the names that fit a template, and no template of an earlier part."""

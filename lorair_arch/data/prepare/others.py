@@ -74,7 +74,7 @@ OTHERS = by_name([
         'bsd68', 'BSD68 (grey)', 'Martin et al., ICCV 2001; Roth and Black, CVPR 2005',
         'https://github.com/cszn/DnCNN',
         (clean('test', 'noise, sigma: 25', 68, '{BSD68|Set68}/test{id}', size=(481, 321)),),
-        licence=_BSDS, protocol='grey, whole images',
+        licence=_BSDS, protocol='grey',
     ),
     Benchmark(
         'urban100', 'Urban100', 'Huang et al., CVPR 2015', 'https://github.com/jbhuang0604/SelfExSR',
@@ -112,7 +112,7 @@ OTHERS = by_name([
     Benchmark(
         'classic5', 'classic5 (grey)', 'Foi et al., TIP 2007', 'https://github.com/cszn/DnCNN',
         (clean('test', 'jpeg, quality: 10', 5, Layout('{name}', only=_CLASSIC5), size=(512, 512)),),
-        protocol='grey, whole images',
+        protocol='grey',
     ),
     Benchmark(
         'gopro', 'GoPro', 'Nah et al., CVPR 2017', 'https://seungjunnah.github.io/Datasets/gopro',
@@ -146,8 +146,9 @@ OTHERS = by_name([
         'realblur', 'RealBlur-J and RealBlur-R', 'Rim et al., ECCV 2020', 'https://github.com/rimchang/RealBlur',
         _realblur('J', 'RealBlur-J_ECC_IMCORR_centroid_itensity_ref')
         + _realblur('R', 'RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref'),
-        protocol='RGB, after alignment by evaluation_RealBlur_ecc.py of the authors',
-        note='The lists beside the folders say which pairs are for training and which for testing.',
+        protocol=RGB,
+        note='Papers align results with the ground truths first, by evaluation_RealBlur_ecc.py of the authors. '
+        'The lists beside the folders say which pairs are for training and which for testing.',
     ),
     Benchmark(
         'lol_v1', 'LOL v1', 'Wei et al., Deep Retinex Decomposition, BMVC 2018',

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from lorair_arch.data.images.reading import decode_photo
 from lorair_arch.data.images.writing import encode_png
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.prepare.archives import Files
+from lorair_arch.data.prepare.benchmarks import Part
 from lorair_arch.data.prepare.layouts import Finding, Found, Pair, find
 from lorair_arch.data.prepare.others import OTHERS
 from lorair_arch.data.prepare.weather import WEATHER
@@ -41,6 +42,10 @@ _Image = tuple[bytes, tuple[int, int]]  # what is in the file, (height, width)
 _Read = Callable[[str], tuple[_Image, Photo]]
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
+
+
+class _Nothing(Exception):
+    """None of the images of a part can be used."""
 
 
 @dataclass
@@ -94,13 +99,17 @@ def prepare(name: str, source: str, out: str | None = None, overwrite: bool = Fa
         writing = _Writing(name, files, folder, overwrite)
         for found in finding.found:
             writing.write(found)
+    report = _finished(writing.report, finding, files.mistakes)
+    if not report.rows:
+        raise DataError('\n'.join([*report.mistakes, f"nothing of '{source}' can be used"]))
     shutil.rmtree(work, ignore_errors=True)
-    return _finished(writing.report, finding, files.mistakes)
+    return report
 
 
 def _finished(report: Report, finding: Finding, left_out: list[str]) -> Report:
     report.notes = finding.absent + finding.notes + report.notes
-    report.mistakes = left_out + [line for m in finding.mistakes for line in m.lines()] + report.mistakes
+    found = [line for mistake in finding.mistakes for line in mistake.lines()]
+    report.mistakes = list(dict.fromkeys(left_out + found + report.mistakes))  # parts may share an image
     return report
 
 
@@ -113,58 +122,67 @@ class _Writing:
         self._written: dict[str, str] = {}  # what LMDBs of this run were made from
 
     def write(self, found: Found) -> None:
-        part, sides = found.part, ('gt',) if found.layout.lq is None else ('lq', 'gt')
-        paths = {side: self._path(found, side) for side in sides}
-        failed: list[str] = []
-        with ExitStack() as stack:
-            writers = {side: stack.enter_context(self._writer(paths[side], found, side)) for side in sides}
-            todo = [pair for pair in found.pairs if any(self._lacks(writer, pair) for writer in writers.values())]
+        """Writes the LMDBs of a part, and its row of the report."""
+        part, pairs = found.part, found.pairs
+        lq, gt = (str(self._folder / f'{part.name}_{side}.lmdb') for side in ('lq', 'gt'))
+        roots = {'gt': gt} if found.layout.lq is None else {'lq': lq, 'gt': gt}
+        if part.shared_gt is None:
+            failed, keys = self._store(found, pairs, roots)
+        else:
+            clean = [Pair(pair.key, pair.gt) for pair in pairs]
+            shared = str(self._folder / f'{part.shared_gt}_gt.lmdb')
+            same = self._written.get(shared) in (None, self._made_from(part, clean, 'gt'))
+            _, there = self._store(found, clean, {'gt': shared}) if same else ([], set())
+            failed, keys = self._store(found, pairs, {'lq': lq})
+            if keys == there:
+                roots['gt'] = shared
+            elif keys:  # BasicSR wants the same keys on both sides
+                self._store(found, [pair for pair in clean if pair.key in keys], {'gt': gt})
+        self.report.mistakes += failed
+        if keys:
+            self._tell(found, roots, len(keys))
+
+    def _store(self, found: Found, pairs: list[Pair], roots: dict[str, str]) -> tuple[list[str], set[str]]:
+        """Writes one or both sides of pairs; gives a sentence for each that cannot be used, and the others' keys."""
+        with ExitStack() as stack, suppress(_Nothing):
+            writers = {
+                side: stack.enter_context(self._writer(root, self._made_from(found.part, pairs, side)))
+                for side, root in roots.items()
+            }
             kept = [writer.done for writer in writers.values() if writer.complete]
-            lost = [pair for pair in found.pairs if any(pair.key not in done for done in kept)]
-            failed += [
-                f"'{pair.names[0]}' was left out when the LMDB was made: --overwrite tries again" for pair in lost
-            ]
-            todo = [pair for pair in todo if pair not in lost]
-            failed += self._fill(writers, todo, found)
-            if not all(writer.done for writer in writers.values()):
-                more = f'; the first: {failed[0]}' if failed else ''
-                raise DataError(f"none of the {len(found.pairs)} images of '{part.name}' can be used{more}")
-        self._written |= {paths[side]: self._made_from(found, side) for side in sides}
-        self._tell(found, paths, failed)
+            lost = [pair for pair in pairs if any(pair.key not in done for done in kept)]
+            after = 'was left out when the LMDB was made; --overwrite tries again'
+            failed = [f"'{pair.names[0]}' {after}" for pair in lost]
+            wanted = [pair for pair in pairs if pair not in lost] if lost else pairs
+            failed += self._fill(writers, wanted, found.part)
+            keys = set.intersection(*(writer.done for writer in writers.values()))
+            if not keys:
+                raise _Nothing  # so that no LMDB is made
+        self._written |= {root: self._made_from(found.part, pairs, side) for side, root in roots.items() if keys}
+        return failed, keys
 
-    def _path(self, found: Found, side: str) -> str:
-        """Gives the LMDB of a side: parts that share their ground truths share it, as long as they are the same."""
-        own, shared = (self._folder / f'{name}_{side}.lmdb' for name in (found.part.name, found.part.shared_gt))
-        if side == 'lq' or found.part.shared_gt is None:
-            return str(own)
-        made_from = self._made_from(found, side)
-        return str(shared if self._written.get(str(shared), made_from) == made_from else own)
-
-    def _writer(self, path: str, found: Found, side: str) -> LmdbWriter:
+    def _writer(self, path: str, source: str) -> LmdbWriter:
         try:
-            overwrite = self._overwrite and path not in self._written
-            return LmdbWriter(path, source=self._made_from(found, side), overwrite=overwrite)
+            return LmdbWriter(path, source=source, overwrite=self._overwrite and path not in self._written)
         except OutputError as error:
             raise OutputError(
                 f"'{path}' exists already, made of something else: choose another --out, or --overwrite to replace it"
             ) from error
 
-    def _made_from(self, found: Found, side: str) -> str:
+    def _made_from(self, part: Part, pairs: list[Pair], side: str) -> str:
         """Says in a line what an LMDB is made from: it tells whether one that is there can be gone on with."""
         digest = hashlib.blake2b(digest_size=16)
-        for pair in found.pairs:
+        for pair in pairs:
             name = pair.gt if side == 'gt' else pair.lq
             digest.update(f'{pair.key}\0{name}\0{self._files.images[name]}\n'.encode('utf-8', 'surrogateescape'))
-        part = found.part.shared_gt if side == 'gt' and found.part.shared_gt else found.part.name
-        return f'{self._name} {part} {side} {digest.hexdigest()}'
+        shared = part.shared_gt if side == 'gt' else None
+        return f'{self._name} {shared or part.name} {side} {digest.hexdigest()}'
 
-    @staticmethod
-    def _lacks(writer: LmdbWriter, pair: Pair) -> bool:
-        return not writer.complete and pair.key not in writer.done
-
-    def _fill(self, writers: dict[str, LmdbWriter], todo: list[Pair], found: Found) -> list[str]:
-        """Reads, checks and stores pairs; gives a sentence for each that cannot be used."""
+    def _fill(self, writers: dict[str, LmdbWriter], pairs: list[Pair], part: Part) -> list[str]:
+        """Reads, checks and stores what is not there yet; gives a sentence for each pair that cannot be used."""
         failed, waiting = [], {side: [] for side in writers}
+        there = [writer.done for writer in writers.values() if not writer.complete]
+        todo = [pair for pair in pairs if any(pair.key not in done for done in there)]
         size, since = 0, time.monotonic()
 
         def store() -> None:
@@ -176,15 +194,16 @@ class _Writing:
 
         read = functools.partial(_read, self._files)
         # Several degraded images may have one ground truth, and lie beside each other.
-        read_gt = functools.lru_cache(maxsize=4)(read) if found.part.gts else read
-        results = _parallel(functools.partial(_read_pair, read, read_gt, found.part.crop_gt), todo)
-        count, unit = len(found.pairs), 'image' if found.layout.lq is None else 'pair'
-        bar = tqdm(results, found.part.name, count, False, unit=unit, disable=None, initial=count - len(todo))
+        read_gt = functools.lru_cache(maxsize=4)(read) if part.gts else read
+        results = _parallel(functools.partial(_read_pair, read, read_gt, part.crop_gt), todo)
+        count, unit = len(pairs), 'pair' if 'lq' in writers else 'image'
+        bar = tqdm(results, part.name, count, False, unit=unit, disable=None, initial=count - len(todo))
         for pair, images in bar:
             if isinstance(images, str):
                 failed.append(images)
                 continue
-            for side, (content, shape) in zip(writers, images, strict=True):
+            for side in writers:
+                content, shape = images[side]
                 waiting[side].append((pair.key, content, shape))
                 size += len(content)
             if size > _BATCH[0] or time.monotonic() - since > _BATCH[1]:
@@ -193,15 +212,13 @@ class _Writing:
         store()
         return failed
 
-    def _tell(self, found: Found, paths: dict[str, str], failed: list[str]) -> None:
+    def _tell(self, found: Found, roots: dict[str, str], prepared: int) -> None:
         part, report = found.part, self.report
-        sizes = sorted(read_meta_info(os.path.join(paths['gt'], 'meta_info.txt'), 'surrogateescape').values())
-        sizes.sort(key=lambda size: size[0] * size[1])
+        sizes = list(read_meta_info(os.path.join(roots['gt'], 'meta_info.txt'), 'surrogateescape').values())
+        sizes.sort(key=lambda size: (size[0] * size[1], size))
         known = '?' if part.pairs is None else part.pairs
         shown = ['{} x {}'.format(*sizes[i]) for i in (0, -1)]
-        prepared = len(found.pairs) - len(failed)
-        report.rows.append((part.name, len(found.pairs), known, prepared, *shown, ', '.join(paths.values())))
-        report.mistakes += failed
+        report.rows.append((part.name, len(found.pairs), known, prepared, *shown, ', '.join(roots.values())))
         if part.pairs not in (None, len(found.pairs)):
             report.notes.append(f"'{part.name}' has {len(found.pairs)} of {part.pairs} images")
         gts = len({pair.gt for pair in found.pairs})
@@ -211,9 +228,9 @@ class _Writing:
         if others:
             expected = '{} x {}'.format(*part.size)
             report.notes.append(f"'{part.name}' has {len(others)} images that are not {expected} pixels")
-        lq = f'dataroot_lq: {paths["lq"]}, ' if 'lq' in paths else ''
+        lq = f'dataroot_lq: {roots["lq"]}, ' if 'lq' in roots else ''
         more = f', degrade: {part.degrade}' if part.degrade else ''
-        report.sources.append(f'{{degradation: {part.degradation}, {lq}dataroot_gt: {paths["gt"]}{more}}}')
+        report.sources.append(f'{{degradation: {part.degradation}, {lq}dataroot_gt: {roots["gt"]}{more}}}')
 
 
 def _parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Result]]:
@@ -233,12 +250,12 @@ def _parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _read_pair(read: _Read, read_gt: _Read, crop_gt: bool, pair: Pair) -> list[_Image] | str:
-    """Gives what is to be stored of a pair, degraded image first, or the sentence that says why it cannot be used."""
+def _read_pair(read: _Read, read_gt: _Read, crop_gt: bool, pair: Pair) -> dict[str, _Image] | str:
+    """Gives what is to be stored of each side of a pair, or the sentence that says why it cannot be used."""
     try:
         gt, photo = read_gt(pair.gt)
         if pair.lq is None:
-            return [gt]
+            return {'gt': gt}
         lq, _ = read(pair.lq)
     except DataError as error:
         return str(error)
@@ -249,7 +266,7 @@ def _read_pair(read: _Read, read_gt: _Read, crop_gt: bool, pair: Pair) -> list[_
         gt = encode_png(pixels), lq[1]
     if lq[1] != gt[1]:
         return different_sizes(pair.lq, lq[1][::-1], pair.gt, gt[1][::-1])
-    return [lq, gt]
+    return {'lq': lq, 'gt': gt}
 
 
 def _read(files: Files, name: str) -> tuple[_Image, Photo]:
