@@ -34,7 +34,7 @@ class Files:
         work: a folder for what has to be unpacked; it is made if it is needed.
 
     Attributes:
-        images: their names, with the size of the file.
+        images: their names, with what tells whether a file has changed: its size, and when it was written.
         texts: what is in text files, by their names.
         mistakes: what has been left out of archives, and why.
 
@@ -44,7 +44,7 @@ class Files:
     """
 
     def __init__(self, source: str, work: Path) -> None:
-        self.images: dict[str, int] = {}
+        self.images: dict[str, tuple] = {}
         self.texts: dict[str, str] = {}
         self.mistakes: list[str] = []
         self._readers: dict[str, Callable[[], bytes]] = {}
@@ -85,19 +85,22 @@ class Files:
             path = os.path.join(root, name)
             if Path(path).is_relative_to(self._work) and not Path(root).is_relative_to(self._work):
                 continue  # unpacked below the source, which is another way to the same images
-            self._add(f'{top}/{name}'.replace(os.sep, '/'), os.path.getsize(path), lambda path=path: read_bytes(path))
+            status = os.stat(path)
+            state = status.st_size, int(status.st_mtime)
+            self._add(f'{top}/{name}'.replace(os.sep, '/'), state, lambda path=path: read_bytes(path))
 
-    def _add(self, name: str, size: int, read: Callable[[], bytes]) -> None:
+    def _add(self, name: str, state: tuple, read: Callable[[], bytes]) -> None:
         if not name.lower().endswith('.txt'):
-            self.images[name], self._readers[name] = size, read
-        elif size <= _LONGEST_LIST:
+            self.images[name], self._readers[name] = state, read
+        elif state[0] <= _LONGEST_LIST:
             self.texts[name] = decode(read(), 'replace')
 
     def _archive(self, path: str, top: str) -> None:
         try:
             self._zip(path, top) if path.lower().endswith('.zip') else self._tar(path, top)
         except _CUT as error:
-            raise DataError(f"archive '{path}' is cut short or damaged ({error}); download it again") from error
+            reason = str(error).partition('\n')[0].rstrip(':')
+            raise DataError(f"archive '{path}' is cut short or damaged ({reason}); download it again") from error
         except OSError as error:
             raise DataError(f"cannot read archive '{path}': {error.strerror or error}") from error
 
@@ -106,8 +109,9 @@ class Files:
         archive = zipfile.ZipFile(path)
         self._opened.append(archive)
         members = [member for member in archive.infolist() if _wanted(member.filename) and not member.is_dir()]
-        for member in self._safe(path, [(member.filename, member.file_size) for member in members]):
-            self._add(f'{top}/{member[0]}', member[1], lambda member=member[0]: _read_zip(archive, path, member))
+        for name, size in self._safe(path, [(member.filename, member.file_size) for member in members]):
+            state = size, archive.getinfo(name).CRC
+            self._add(f'{top}/{name}', state, lambda name=name: _read_zip(archive, path, name))
 
     def _tar(self, path: str, top: str) -> None:
         """Unpacks a TAR file, whose images cannot be found without reading all before them."""

@@ -144,7 +144,7 @@ class _Writing:
 
     def _store(self, found: Found, pairs: list[Pair], roots: dict[str, str]) -> tuple[list[str], set[str]]:
         """Writes one or both sides of pairs; gives a sentence for each that cannot be used, and the others' keys."""
-        with ExitStack() as stack, suppress(_Nothing):
+        with suppress(_Nothing), ExitStack() as stack:
             writers = {
                 side: stack.enter_context(self._writer(root, self._made_from(found.part, pairs, side)))
                 for side, root in roots.items()
