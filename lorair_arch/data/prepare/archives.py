@@ -83,7 +83,7 @@ class Files:
     def _folder(self, root: str, top: str) -> None:
         for name in image_files(root, _WANTED):
             path = os.path.join(root, name)
-            if Path(path).is_relative_to(self._work) and not Path(root).is_relative_to(self._work):
+            if path.startswith(f'{self._work}{os.sep}') and not root.startswith(str(self._work)):
                 continue  # unpacked below the source, which is another way to the same images
             status = os.stat(path)
             state = status.st_size, int(status.st_mtime)

@@ -18,7 +18,7 @@ from typing import TypeVar
 from tabulate import tabulate
 from tqdm import tqdm
 
-from lorair_arch.data.images.kinds import jpeg_header, kind_of
+from lorair_arch.data.images.kinds import jpeg_header
 from lorair_arch.data.images.metadata import read_metadata
 from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import decode_photo
@@ -279,9 +279,9 @@ def _read(files: Files, name: str) -> tuple[_Image, Photo]:
     """
     content = files.read(name)
     photo = decode_photo(content, name)
-    kind = kind_of(content, name)
-    kept = kind in ('JPEG', 'PNG') and photo.pixels.itemsize == 1
-    kept &= kind != 'JPEG' or jpeg_header(content).channels != 4  # CMYK, of which everybody makes other colours
+    is_jpeg = content.startswith(b'\xff\xd8\xff')
+    kept = photo.pixels.itemsize == 1 and (is_jpeg or content.startswith(b'\x89PNG'))
+    kept &= not is_jpeg or jpeg_header(content).channels != 4  # CMYK, of which everybody makes other colours
     # BasicSR would turn it, see `decode_photo`.
     turned = (b'Exif\0' in content or b'eXIf' in content) and read_metadata(content).orientation != 1
     height, width = photo.pixels.shape[:2]
