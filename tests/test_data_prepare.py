@@ -261,6 +261,22 @@ def test_half_a_benchmark(tmp_path):
         prepare('lolv1', str(tmp_path / 'x'))
 
 
+def test_the_lists_of_realblur(tmp_path):
+    release(tmp_path / 'x', 'realblur')
+    (tmp_path / 'x/RealBlur_J_test_list.txt').unlink()
+    report = prepare('realblur', str(tmp_path / 'x'), str(tmp_path / 'out'))
+    assert [row[0] for row in report.rows] == ['j_train', 'r_train', 'r_test']
+    assert report.notes[0] == "'j_test' is not there, needs 'RealBlur_J_test_list.txt' beside it"
+    for path in (tmp_path / 'x').glob('*.txt'):
+        path.unlink()
+    with pytest.raises(DataError) as error:
+        prepare('realblur', str(tmp_path / 'x'), str(tmp_path / 'out'))
+    assert str(error.value) == (
+        f"'{tmp_path}/x' is not realblur: found its images but no 'RealBlur_J_train_list.txt', which says what is "
+        "'j_train': put it beside them"
+    )
+
+
 def test_names_that_differ_in_a_space(tmp_path):
     files = release(tmp_path / 'x', 'raindrop')
     gt = files['test_a'][0][1]

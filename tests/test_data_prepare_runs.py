@@ -30,7 +30,7 @@ KILLED = """
 import os, signal, sys
 from lorair_arch.data.prepare import prepare as module
 
-read, module._BATCH = module._read, (0, 0.0)
+read, module._BATCH, module._AHEAD = module._read, (0, 0.0), (0, 0)
 left = int(sys.argv[1])
 def count(files, name):
     global left

@@ -13,8 +13,8 @@ from pathlib import Path
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES
 from lorair_arch.data.images.reading import read_bytes
 from lorair_arch.data.stores import image_files
-from lorair_arch.errors import DataError
-from lorair_arch.files import cannot_write, decode
+from lorair_arch.errors import DataError, OutputError
+from lorair_arch.files import cannot_write
 
 _TARS = ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.txz', '.tar.bz2', '.tbz2')
 ARCHIVES = ('.zip', *_TARS)
@@ -35,7 +35,7 @@ class Files:
 
     Attributes:
         images: their names, with what tells whether a file has changed: its size, and when it was written.
-        texts: what is in text files, by their names.
+        texts: functions that read text files, by their names.
         mistakes: what has been left out of archives, and why.
 
     Raises:
@@ -45,7 +45,7 @@ class Files:
 
     def __init__(self, source: str, work: Path) -> None:
         self.images: dict[str, tuple] = {}
-        self.texts: dict[str, str] = {}
+        self.texts: dict[str, Callable[[], bytes]] = {}
         self.mistakes: list[str] = []
         self._readers: dict[str, Callable[[], bytes]] = {}
         self._work = Path(os.path.abspath(work))
@@ -93,7 +93,7 @@ class Files:
         if not name.lower().endswith('.txt'):
             self.images[name], self._readers[name] = state, read
         elif state[0] <= _LONGEST_LIST:
-            self.texts[name] = decode(read(), 'replace')
+            self.texts[name] = read
 
     def _archive(self, path: str, top: str) -> None:
         try:
@@ -128,7 +128,7 @@ class Files:
             except tarfile.FilterError as error:
                 raise DataError(f"archive '{path}' is not safe to unpack: {error}") from error
             except OSError as error:
-                raise DataError(cannot_write(folder, error)) from error
+                raise OutputError(cannot_write(folder, error)) from error
         if safe:
             self._folder(str(folder), top)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, Part
 from lorair_arch.data.prepare.templates import Match, match
 from lorair_arch.data.stores import natural_sort
 from lorair_arch.errors import DataError, Mistake, quoted
+from lorair_arch.files import decode
+
+Texts = Mapping[str, Callable[[], bytes]]
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,13 @@ class Finding:
     notes: list[str] = field(default_factory=list)
 
 
-def find(benchmark: Benchmark, names: Iterable[str], texts: Mapping[str, str]) -> Finding:
+def find(benchmark: Benchmark, names: Iterable[str], texts: Texts) -> Finding:
     """Finds the parts of a benchmark.
 
     Args:
         benchmark: which.
         names: of all images of the source.
-        texts: what is in its text files, by their names.
+        texts: functions that read its text files, by their names.
 
     Raises:
         DataError: a part is there twice.
@@ -68,7 +71,7 @@ def find(benchmark: Benchmark, names: Iterable[str], texts: Mapping[str, str]) -
 
 
 class _Finder:
-    def __init__(self, benchmark: Benchmark, names: list[str], texts: Mapping[str, str]) -> None:
+    def __init__(self, benchmark: Benchmark, names: list[str], texts: Texts) -> None:
         self.finding = Finding()
         self._name, self._names, self._texts = benchmark.name, names, texts
         self._matches: dict[str, list[Match]] = {}
@@ -95,7 +98,7 @@ class _Finder:
 
     def _absent(self, part: Part) -> None:
         """Says that a part is not there, and which images of it are."""
-        lacking = quoted([layout.listed for layout in part.layouts if layout.listed and not self._list(layout.listed)])
+        lacking = quoted([layout.listed for layout in part.layouts if layout.listed and not self._text(layout.listed)])
         wanted = ' or '.join(quoted([layout.templates[0] for layout in part.layouts[:2]]))
         more = f', needs {lacking[0]} beside it' if lacking else f', looked for {wanted}'
         self.finding.absent.append(f"'{part.name}' is not there{more}")
@@ -123,7 +126,7 @@ class _Finder:
                 pairs.setdefault(gt.folder, []).append(Pair(gt.key, gt.name))
         else:
             partners = {(gt.folder, *sorted(gt.words.items())): gt for gt in reversed(gts)}
-            chosen = self._list(layout.listed, layout) if layout.listed else None
+            chosen = self._chosen(layout)
             for lq in self._fitting(layout.lq):
                 words = {word: value for word, value in lq.words.items() if not gts or word in gts[0].words}
                 gt = partners.get((lq.folder, *sorted(words.items())))
@@ -135,14 +138,21 @@ class _Finder:
             raise DataError(f'{what} is there more than once, in {places}: name one of these folders with --from')
         return next(iter(pairs.items()), ('', []))
 
-    def _list(self, file: str, layout: Layout | None = None) -> set[frozenset[tuple[str, str]]]:
-        """Reads which images a text file names, by their words in a layout; without one, whether it is there."""
-        contents = [text for name, text in self._texts.items() if os.path.basename(name).lower() == file.lower()]
-        if layout is None:
-            return {frozenset([('', file)])} if contents else set()
+    def _text(self, file: str | None) -> Callable[[], bytes] | None:
+        """Finds a text file by its name, wherever it is."""
+        names = [name for name in self._texts if file and os.path.basename(name).lower() == file.lower()]
+        return self._texts[names[0]] if names else None
+
+    def _chosen(self, layout: Layout) -> set[frozenset[tuple[str, str]]] | None:
+        """Gives which degraded images a layout's list names, by their words; None: it has none, all are meant."""
+        if layout.listed is None:
+            return None
+        text = self._text(layout.listed)
+        if text is None:
+            return set()
         # The list of another paper may have other folders: then the names alone count.
         templates = (layout.lq, layout.lq.rpartition('/')[2])
-        tokens = [token.replace('\\', '/') for text in contents for token in text.split()]
+        tokens = decode(text(), 'replace').replace('\\', '/').split()
         found = (next((m for t in templates if (m := match(t, token))), None) for token in tokens)
         return {frozenset(m.words.items()) for m in found if m}
 
@@ -172,7 +182,7 @@ class _Finder:
                 if gts:  # of `only`
                     self.finding.notes.append(Mistake(f"'{found.part.name}': left alone are ", gts, '').sentence())
                 continue
-            chosen = self._list(layout.listed, layout) if layout.listed else None
+            chosen = self._chosen(layout)
             lqs = [m.name for m in rest[0] if chosen is None or frozenset(m.words.items()) in chosen]
             if lqs:
                 self.finding.mistakes.append(Mistake(f"no ground truth '{layout.gt}' for ", quoted(lqs), ''))

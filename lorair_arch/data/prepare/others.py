@@ -190,7 +190,7 @@ OTHERS = by_name([
     Benchmark(
         'foundir', 'Test set of FoundIR', 'Li et al., arXiv 2412.01427', 'https://github.com/House-Leo/FoundIR',
         (pairs('test', 'mixed', None, ('**/LQ/{name}', '**/GT/{name}')),),
-        protocol=RGB,
+        protocol='not established',
         note='Its layout could not be established: folders `LQ` and `GT` with the same names are taken, one pair of '
         'folders at a time.',
     ),

@@ -37,6 +37,7 @@ from lorair_arch.files import check_folder
 BENCHMARKS = WEATHER | OTHERS
 _MAX_THREADS = 16
 _BATCH = 2**26, 1.0  # bytes and seconds after which images are on the disk for good
+_AHEAD = 2**28, 1000  # bytes and pairs that are read in advance
 
 _Image = tuple[bytes, tuple[int, int]]  # what is in the file, (height, width)
 _Read = Callable[[str], tuple[_Image, Photo]]
@@ -153,7 +154,8 @@ class _Writing:
             lost = [pair for pair in pairs if any(pair.key not in done for done in kept)]
             after = 'was left out when the LMDB was made; --overwrite tries again'
             failed = [f"'{pair.names[0]}' {after}" for pair in lost]
-            wanted = [pair for pair in pairs if pair not in lost] if lost else pairs
+            lost = set(lost)
+            wanted = [pair for pair in pairs if pair not in lost]
             failed += self._fill(writers, wanted, found.part)
             keys = set.intersection(*(writer.done for writer in writers.values()))
             if not keys:
@@ -195,7 +197,7 @@ class _Writing:
         read = functools.partial(_read, self._files)
         # Several degraded images may have one ground truth, and lie beside each other.
         read_gt = functools.lru_cache(maxsize=4)(read) if part.gts else read
-        results = _parallel(functools.partial(_read_pair, read, read_gt, part.crop_gt), todo)
+        results = _parallel(functools.partial(_read_pair, read, read_gt, part.crop_gt), todo, self._bytes)
         count, unit = len(pairs), 'pair' if 'lq' in writers else 'image'
         bar = tqdm(results, part.name, count, False, unit=unit, disable=None, initial=count - len(todo))
         for pair, images in bar:
@@ -211,6 +213,9 @@ class _Writing:
                 size, since = 0, time.monotonic()
         store()
         return failed
+
+    def _bytes(self, pair: Pair) -> int:
+        return sum(self._files.images[name][0] for name in pair.names)
 
     def _tell(self, found: Found, roots: dict[str, str], prepared: int) -> None:
         part, report = found.part, self.report
@@ -233,17 +238,31 @@ class _Writing:
         report.sources.append(f'{{degradation: {part.degradation}, {lq}dataroot_gt: {roots["gt"]}{more}}}')
 
 
-def _parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Result]]:
-    """Calls a function in threads, a few items ahead, and gives the results in order."""
+def _parallel(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], weigh: Callable[[_Item], int]
+) -> Iterator[tuple[_Item, _Result]]:
+    """Calls a function in threads, in advance as far as memory allows, and gives the results in order.
+
+    Args:
+        function, items: what to call with what.
+        weigh: gives the bytes that an item takes.
+    """
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     waiting: deque[tuple[_Item, Future[_Result]]] = deque()
+    size = 0
+
+    def is_too_much() -> bool:
+        return len(waiting) > threads and (size > _AHEAD[0] or len(waiting) > _AHEAD[1])
+
     # Threads: decoders let go of Python's lock. Not `map`, which would keep the images of a whole data set.
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > 8 * threads:
+            size += weigh(item)
+            while waiting and (waiting[0][1].done() or is_too_much()):
                 item, future = waiting.popleft()
+                size -= weigh(item)
                 yield item, future.result()
         yield from ((item, future.result()) for item, future in waiting)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorair_arch.data.prepare.benchmarks import ALL_WEATHER, RGB16, Benchmark, Layout, Y, by_name, pairs
+from lorair_arch.data.prepare.benchmarks import ALL_WEATHER, RGB, RGB16, Benchmark, Layout, Y, by_name, pairs
 
 _CDD11 = (
     *('low', 'haze', 'rain', 'snow', 'low_haze', 'low_rain', 'low_snow'),
@@ -153,7 +153,7 @@ WEATHER = by_name([
             for split, count in (('train', 1_183), ('test', 200))
             for name in _CDD11
         ),
-        protocol=RGB16,
+        protocol=RGB,
         note='Four degradations alone and in seven mixtures; all share the ground truths in `clear`.',
     ),
     Benchmark(
@@ -162,7 +162,7 @@ WEATHER = by_name([
             pairs(name[:-3], 'snow', None, (f'{name}/input/{{name}}', f'{name}/gt/{{name}}'))
             for name in ('training', 'testing')
         ),
-        protocol=Y,
+        protocol='not established',
         note='Pairs cut from videos of scenes at rest.',
     ),
 ])  # fmt: skip

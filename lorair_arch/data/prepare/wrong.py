@@ -31,15 +31,13 @@ def not_found(benchmark: Benchmark, source: str, names: list[str], others: dict[
     above = _level(benchmark, source, some)
     if above:
         return f"{before}what belongs below '{above}', so name that folder with --from"
-    half = _half(benchmark, some)
+    half = _half(benchmark, some) or _unlisted(benchmark, some)
     if half:
         return before + half
-    listed = [layout.listed for part in benchmark.parts for layout in part.layouts if layout.listed]
     seems = _looks_like(benchmark, some, others)
     if seems:
         return f"{before}'{names[0]}' and what looks like {seems} ({others[seems].title}); {expected}"
-    needs = f', with {listed[0]} beside it' if listed else ''
-    return f"{before}{len(names)} images such as '{names[0]}', {expected}{needs}"
+    return f"{before}{len(names)} images such as '{names[0]}', {expected}"
 
 
 def _level(benchmark: Benchmark, source: str, names: list[str]) -> str | None:
@@ -64,6 +62,15 @@ def _half(benchmark: Benchmark, names: list[str]) -> str | None:
             if len(there) == 1 and len(layout.templates) == 2 and not layout.listed:
                 other = next(template for template in layout.templates if template not in there)
                 return f"images '{there[0]}' but none '{other}' that belongs to one of them"
+    return None
+
+
+def _unlisted(benchmark: Benchmark, names: list[str]) -> str | None:
+    """Says that the list is missing which tells the images of a part."""
+    for part in benchmark.parts:
+        for layout in part.layouts:
+            if layout.listed and all(any(match(template, name) for name in names) for template in layout.templates):
+                return f"its images but no '{layout.listed}', which says what is '{part.name}': put it beside them"
     return None
 
 
