@@ -105,7 +105,8 @@ def test_a_release(tmp_path, name):
     check_pairs(report, files)
     for row, part in zip(sorted(report.rows), sorted(BENCHMARKS[name].parts, key=lambda part: part.name), strict=True):
         assert row[:4] == (part.name, len(files[part.name]), part.pairs or '?', len(files[part.name]))
-        counted = f"'{part.name}' has {len(files[part.name])} of {part.pairs} images"
+        what = 'pairs' if name in PAIRED else 'images'
+        counted = f"'{part.name}' has {len(files[part.name])} of {part.pairs} {what}"
         assert (counted in report.notes) == (part.pairs is not None)
     for path in BESIDE.get(name, []):
         assert any(f'{path}.' in f'{note}.' or path in note for note in report.notes)
@@ -334,7 +335,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     )
     assert err.splitlines() == [
         "warning: 1 images elsewhere are left alone, such as 'x/OriginalImages/Canon5D2_chair/0001.JPG'",
-        "warning: 'test' has 2 of 100 images",
+        "warning: 'test' has 2 of 100 pairs",
         "warning: 'test' has 2 images that are not 512 x 512 pixels",
     ]
     files['test'][0][1].unlink()

@@ -28,9 +28,9 @@ NAMES = tuple(f'{i:02}' for i in range(40))
 # Prepares, and is killed while it reads the pair whose number is given; every image is on the disk at once.
 KILLED = """
 import os, signal, sys
-from lorair_arch.data.prepare import prepare as module
+from lorair_arch.data.prepare import prepare as module, reading
 
-read, module._BATCH, module._AHEAD = module._read, (0, 0.0), (0, 0)
+read, module._BATCH, reading._AHEAD, reading._MAX_THREADS = module.read_image, (0, 0.0), (0, 0), 2
 left = int(sys.argv[1])
 def count(files, name):
     global left
@@ -38,7 +38,7 @@ def count(files, name):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(files, name)
-module._read = count
+module.read_image = count
 module.prepare('folder', 'x', 'out')
 """
 
@@ -54,8 +54,8 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def reads(monkeypatch):
     """The names of images that are read."""
-    names, read = [], module._read
-    monkeypatch.setattr(module, '_read', lambda files, name: names.append(name) or read(files, name))
+    names, read = [], module.read_image
+    monkeypatch.setattr(module, 'read_image', lambda files, name: names.append(name) or read(files, name))
     return names
 
 
@@ -70,7 +70,7 @@ def files(side: str) -> dict[str, bytes]:
 
 def test_killed_and_continued(here, reads):
     killed = 0
-    for number in (60, 45, 3):
+    for number in (30, 20, 3):
         run = subprocess.run([sys.executable, '-c', KILLED, str(number)], capture_output=True, text=True)
         assert run.returncode == -signal.SIGKILL, run.stderr
         done = len(contents('out/images_gt.lmdb.partial'))

@@ -7,42 +7,27 @@ import hashlib
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from tabulate import tabulate
 from tqdm import tqdm
 
-from lorair_arch.data.images.kinds import jpeg_header
-from lorair_arch.data.images.metadata import read_metadata
-from lorair_arch.data.images.photo import Photo
-from lorair_arch.data.images.reading import decode_photo
-from lorair_arch.data.images.writing import encode_png
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.prepare.archives import Files
 from lorair_arch.data.prepare.benchmarks import Part
 from lorair_arch.data.prepare.layouts import Finding, Found, Pair, find
 from lorair_arch.data.prepare.others import OTHERS
+from lorair_arch.data.prepare.reading import parallel, read_image, read_pair
 from lorair_arch.data.prepare.weather import WEATHER
 from lorair_arch.data.prepare.wrong import not_found
 from lorair_arch.data.stores import read_meta_info
-from lorair_arch.errors import DataError, OptionsError, OutputError, did_you_mean, different_sizes
+from lorair_arch.errors import DataError, OptionsError, OutputError, did_you_mean
 from lorair_arch.files import check_folder
 
 BENCHMARKS = WEATHER | OTHERS
-_MAX_THREADS = 16
 _BATCH = 2**26, 1.0  # bytes and seconds after which images are on the disk for good
-_AHEAD = 2**28, 1000  # bytes and pairs that are read in advance
-
-_Image = tuple[bytes, tuple[int, int]]  # what is in the file, (height, width)
-_Read = Callable[[str], tuple[_Image, Photo]]
-_Item = TypeVar('_Item')
-_Result = TypeVar('_Result')
 
 
 class _Nothing(Exception):
@@ -194,10 +179,10 @@ class _Writing:
                     writer.put_encoded(image for image in waiting[side] if image[0] not in done)
                 waiting[side].clear()
 
-        read = functools.partial(_read, self._files)
+        read = functools.partial(read_image, self._files)
         # Several degraded images may have one ground truth, and lie beside each other.
         read_gt = functools.lru_cache(maxsize=4)(read) if part.gts else read
-        results = _parallel(functools.partial(_read_pair, read, read_gt, part.crop_gt), todo, self._bytes)
+        results = parallel(functools.partial(read_pair, read, read_gt, part.crop_gt), todo, self._bytes)
         count, unit = len(pairs), 'pair' if 'lq' in writers else 'image'
         bar = tqdm(results, part.name, count, False, unit=unit, disable=None, initial=count - len(todo))
         for pair, images in bar:
@@ -225,7 +210,8 @@ class _Writing:
         shown = ['{} x {}'.format(*sizes[i]) for i in (0, -1)]
         report.rows.append((part.name, len(found.pairs), known, prepared, *shown, ', '.join(roots.values())))
         if part.pairs not in (None, len(found.pairs)):
-            report.notes.append(f"'{part.name}' has {len(found.pairs)} of {part.pairs} images")
+            what = 'pairs' if 'lq' in roots else 'images'
+            report.notes.append(f"'{part.name}' has {len(found.pairs)} of {part.pairs} {what}")
         gts = len({pair.gt for pair in found.pairs})
         if part.gts not in (None, gts):
             report.notes.append(f"'{part.name}' has {gts} of {part.gts} different ground truths")
@@ -236,72 +222,3 @@ class _Writing:
         lq = f'dataroot_lq: {roots["lq"]}, ' if 'lq' in roots else ''
         more = f', degrade: {part.degrade}' if part.degrade else ''
         report.sources.append(f'{{degradation: {part.degradation}, {lq}dataroot_gt: {roots["gt"]}{more}}}')
-
-
-def _parallel(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], weigh: Callable[[_Item], int]
-) -> Iterator[tuple[_Item, _Result]]:
-    """Calls a function in threads, in advance as far as memory allows, and gives the results in order.
-
-    Args:
-        function, items: what to call with what.
-        weigh: gives the bytes that an item takes.
-    """
-    threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
-    size = 0
-
-    def is_too_much() -> bool:
-        return len(waiting) > threads and (size > _AHEAD[0] or len(waiting) > _AHEAD[1])
-
-    # Threads: decoders let go of Python's lock. Not `map`, which would keep the images of a whole data set.
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            size += weigh(item)
-            while waiting and (waiting[0][1].done() or is_too_much()):
-                item, future = waiting.popleft()
-                size -= weigh(item)
-                yield item, future.result()
-        yield from ((item, future.result()) for item, future in waiting)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_pair(read: _Read, read_gt: _Read, crop_gt: bool, pair: Pair) -> dict[str, _Image] | str:
-    """Gives what is to be stored of each side of a pair, or the sentence that says why it cannot be used."""
-    try:
-        gt, photo = read_gt(pair.gt)
-        if pair.lq is None:
-            return {'gt': gt}
-        lq, _ = read(pair.lq)
-    except DataError as error:
-        return str(error)
-    border = [side - wanted for side, wanted in zip(gt[1], lq[1], strict=True)]
-    if crop_gt and max(border) > 0 and all(side >= 0 and side % 2 == 0 for side in border):
-        top, left = (side // 2 for side in border)
-        pixels = photo.rgb[top : top + lq[1][0], left : left + lq[1][1]]
-        gt = encode_png(pixels), lq[1]
-    if lq[1] != gt[1]:
-        return different_sizes(pair.lq, lq[1][::-1], pair.gt, gt[1][::-1])
-    return {'lq': lq, 'gt': gt}
-
-
-def _read(files: Files, name: str) -> tuple[_Image, Photo]:
-    """Reads and decodes an image; gives what is to be stored, and its pixels.
-
-    A file that BasicSR reads as we do is stored as it is, to the bit; of all others, a PNG of the pixels.
-
-    Raises:
-        DataError: it is damaged, or no image.
-    """
-    content = files.read(name)
-    photo = decode_photo(content, name)
-    is_jpeg = content.startswith(b'\xff\xd8\xff')
-    kept = photo.pixels.itemsize == 1 and (is_jpeg or content.startswith(b'\x89PNG'))
-    kept &= not is_jpeg or jpeg_header(content).channels != 4  # CMYK, of which everybody makes other colours
-    # BasicSR would turn it, see `decode_photo`.
-    turned = (b'Exif\0' in content or b'eXIf' in content) and read_metadata(content).orientation != 1
-    height, width = photo.pixels.shape[:2]
-    return (content if kept and not turned else encode_png(photo.rgb), (height, width)), photo
