@@ -228,7 +228,7 @@ def _add_data(verbs) -> None:
     verbs = _verbs(data)
     example = (
         'lorair data prepare rain100l --from downloads/Rain100L\n'
-        'lorair data prepare lol_v1 --from LOLdataset.zip --out datasets/lol_v1'
+        'lorair data prepare gopro --from GOPRO_Large.zip --out datasets/gopro --parts test'
     )
     what = 'make LMDBs of a benchmark as its authors distribute it; goes on where it was stopped'
     verb = _add(verbs, 'prepare', what, example, _prepare_data)
@@ -236,6 +236,8 @@ def _add_data(verbs) -> None:
     what = 'the folder or archive that was downloaded'
     verb.add_argument('--from', dest='source', type=expanduser, required=True, metavar='FOLDER', help=what)
     verb.add_argument('--out', type=expanduser, metavar='FOLDER', help='of the LMDBs; default: datasets/NAME')
+    what = 'train, test, ...: parts of the benchmark; default: all that are there'
+    verb.add_argument('--parts', nargs='+', default=[], metavar='PART', help=what)
     _add_overwrite(verb)
     example = 'lorair data cache-priors -opt options/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
@@ -271,7 +273,7 @@ def _cache_priors(args: argparse.Namespace) -> None:
 def _prepare_data(args: argparse.Namespace) -> int:
     from lorair_arch.data.prepare.prepare import prepare
 
-    report = prepare(args.name, args.source, args.out, args.overwrite)
+    report = prepare(args.name, args.source, args.out, args.overwrite, args.parts)
     sys.stdout.write(report.text)
     sys.stdout.flush()
     for note in report.notes:

@@ -278,6 +278,21 @@ def test_the_lists_of_realblur(tmp_path):
     )
 
 
+def test_some_parts_alone(tmp_path):
+    files = release(tmp_path / 'x', 'gopro')
+    files['train'][0][1].unlink()
+    report = prepare('gopro', str(tmp_path / 'x'), str(tmp_path / 'out'), parts=['test'])
+    assert report.mistakes == [] and not [note for note in report.notes if 'train' in note and 'elsewhere' not in note]
+    check_pairs(report, {'test': files['test']})
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['test_gt.lmdb', 'test_lq.lmdb']
+    with pytest.raises(OptionsError, match="^--parts: found 'tset', expected parts of gopro; did you mean 'test'"):
+        prepare('gopro', str(tmp_path / 'x'), str(tmp_path / 'out'), parts=['tset'])
+    release(tmp_path / 'y', 'realblur')
+    (tmp_path / 'y/RealBlur_J_test_list.txt').unlink()
+    with pytest.raises(DataError, match=r"^'j_test' is not there, needs '.*' beside it\nnothing of '.*' can be used$"):
+        prepare('realblur', str(tmp_path / 'y'), str(tmp_path / 'out'), parts=['j_test'])
+
+
 def test_names_that_differ_in_a_space(tmp_path):
     files = release(tmp_path / 'x', 'raindrop')
     gt = files['test_a'][0][1]

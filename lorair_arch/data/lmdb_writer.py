@@ -104,11 +104,11 @@ class LmdbWriter:
                     # BasicSR's line; its last number is OpenCV's level of compression.
                     lines[key] = f'{key}.png ({height},{width},3) {int(self._compressed)}\n'
                     transaction.put(key_bytes(key), content)
-        except lmdb.Error as error:
+            self._meta.writelines(lines.values())
+            self._meta.flush()
+        except (OSError, lmdb.Error) as error:
             raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
         self._lines |= lines
-        self._meta.writelines(lines.values())
-        self._meta.flush()
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.complete:

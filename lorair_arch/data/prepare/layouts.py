@@ -45,15 +45,15 @@ class Finding:
 
     Attributes:
         found: its parts that are there.
-        absent: those that are not, a sentence each.
-        mistakes: images that cannot be used, and why.
-        notes: what is said without being wrong.
+        absent: a sentence for each that is not, by its name.
+        mistakes: images that cannot be used, and why, with the name of their part.
+        notes: what is said without being wrong, with the name of the part or None.
     """
 
     found: list[Found] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    mistakes: list[Mistake] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    mistakes: list[tuple[str, Mistake]] = field(default_factory=list)
+    notes: list[tuple[str | None, str]] = field(default_factory=list)
 
 
 def find(benchmark: Benchmark, names: Iterable[str], texts: Texts) -> Finding:
@@ -93,7 +93,7 @@ class _Finder:
         for template in best.layout.templates:
             for found in self._fitting(template):
                 self._owners.setdefault(found.name, template)
-        best = Found(part, best.layout, best.folder, self._distinct(best.pairs))
+        best = Found(part, best.layout, best.folder, self._distinct(part, best.pairs))
         self.finding.found.append(best)
 
     def _absent(self, part: Part) -> None:
@@ -101,7 +101,7 @@ class _Finder:
         lacking = quoted([layout.listed for layout in part.layouts if layout.listed and not self._text(layout.listed)])
         wanted = ' or '.join(quoted([layout.templates[0] for layout in part.layouts[:2]]))
         more = f', needs {lacking[0]} beside it' if lacking else f', looked for {wanted}'
-        self.finding.absent.append(f"'{part.name}' is not there{more}")
+        self.finding.absent[part.name] = f"'{part.name}' is not there{more}"
         for layout in part.layouts:
             for template, other, what in (
                 (layout.lq, layout.gt, 'ground truth'),
@@ -109,7 +109,7 @@ class _Finder:
             ):
                 alone = [m.name for m in self._fitting(template)] if template and other and not layout.listed else []
                 if alone and self._shared[template] <= 1:
-                    self.finding.mistakes.append(Mistake(f"no {what} '{other}' for ", quoted(alone), ''))
+                    self._mistake(part, f"no {what} '{other}' for ", alone)
 
     def _fitting(self, template: str) -> list[Match]:
         """Gives the names that fit a template, and no template of an earlier part."""
@@ -156,7 +156,7 @@ class _Finder:
         found = (next((m for t in templates if (m := match(t, token))), None) for token in tokens)
         return {frozenset(m.words.items()) for m in found if m}
 
-    def _distinct(self, pairs: list[Pair]) -> list[Pair]:
+    def _distinct(self, part: Part, pairs: list[Pair]) -> list[Pair]:
         """Gives pairs in order of their keys; BasicSR ends a key at the first dot, so that dots become underscores."""
         kept: dict[str, Pair] = {}
         for pair in pairs:
@@ -164,50 +164,56 @@ class _Finder:
             first = kept.setdefault(key, Pair(key, *pair.names[::-1]))
             if first.names != pair.names:
                 before = f"'{first.names[0]}' has the key '{key}' already, so left out is "
-                self.finding.mistakes.append(Mistake(before, quoted([pair.names[0]]), '; remove one of them'))
+                self._mistake(part, before, [pair.names[0]], '; remove one of them')
         return [kept[key] for key in natural_sort(kept)]
 
     def _alone(self) -> None:
         """Reports images of the parts that are there which have no partner."""
         used = {name for found in self.finding.found for pair in found.pairs for name in pair.names}
-        told = {item[1:-1] for mistake in self.finding.mistakes for item in mistake.items}
+        told = {item[1:-1] for _, mistake in self.finding.mistakes for item in mistake.items}
         for found in self.finding.found:
             layout, rest = found.layout, []
             for template in layout.templates:
                 fitting = [m for m in self._fitting(template) if m.folder == found.folder]
                 rest.append([m for m in fitting if m.name not in used and m.name not in told])
             told |= {m.name for matches in rest for m in matches}
-            gts = quoted([m.name for m in rest[-1]])
-            if layout.lq is None:
-                if gts:  # of `only`
-                    self.finding.notes.append(Mistake(f"'{found.part.name}': left alone are ", gts, '').sentence())
-                continue
+            part, gts = found.part, [m.name for m in rest[-1]]
             chosen = self._chosen(layout)
             lqs = [m.name for m in rest[0] if chosen is None or frozenset(m.words.items()) in chosen]
-            if lqs:
-                self.finding.mistakes.append(Mistake(f"no ground truth '{layout.gt}' for ", quoted(lqs), ''))
+            if layout.lq is None:  # others than `only`
+                self._note(part, 'left alone are ', gts)
+                continue
+            self._mistake(part, f"no ground truth '{layout.gt}' for ", lqs)
             # Where parts share ground truths, or images of one do, some may belong to what has been left out.
-            if gts and chosen is None and (self._shared[layout.gt] > 1 or found.part.gts):
-                before = f"'{found.part.name}': no degraded image for the ground truths "
-                self.finding.notes.append(Mistake(before, gts, '').sentence())
-            elif gts and chosen is None:
-                self.finding.mistakes.append(Mistake(f"no degraded image '{layout.lq}' for ", gts, ''))
+            if chosen is None and (self._shared[layout.gt] > 1 or part.gts):
+                self._note(part, 'no degraded image for the ground truths ', gts)
+            elif chosen is None:
+                self._mistake(part, f"no degraded image '{layout.lq}' for ", gts)
+
+    def _mistake(self, part: Part, before: str, names: list[str], after: str = '') -> None:
+        if names:
+            self.finding.mistakes.append((part.name, Mistake(before, quoted(names), after)))
+
+    def _note(self, part: Part, before: str, names: list[str]) -> None:
+        if names:
+            sentence = Mistake(f"'{part.name}': {before}", quoted(names), '').sentence()
+            self.finding.notes.append((part.name, sentence))
 
     def _unknown(self) -> None:
         """Reports images that fit no template: beside the benchmark's they are a mistake, elsewhere something else."""
         known = {m.name for matches in self._matches.values() for m in matches}
-        templates: dict[str, str] = {}
+        places: dict[str, tuple[Part, str]] = {}
         for found in self.finding.found:
             for pair in found.pairs:
                 for name, template in zip(pair.names, found.layout.templates, strict=True):
-                    templates.setdefault(os.path.dirname(name), template)
+                    places.setdefault(os.path.dirname(name), (found.part, template))
         strange, others = {}, []
         for name in self._names:
             if name not in known:
-                template = templates.get(os.path.dirname(name))
-                strange.setdefault(template, []).append(name) if template else others.append(name)
-        for template, images in strange.items():
-            after = f", whose names do not fit '{template}'; rename or remove them"
-            self.finding.mistakes.append(Mistake('left out ', quoted(images), after))
+                place = places.get(os.path.dirname(name))
+                strange.setdefault(place, []).append(name) if place else others.append(name)
+        for (part, template), images in strange.items():
+            self._mistake(part, 'left out ', images, f", whose names do not fit '{template}'; rename or remove them")
         if others:
-            self.finding.notes.append(f"{len(others)} images elsewhere are left alone, such as '{others[0]}'")
+            note = f"{len(others)} images elsewhere are left alone, such as '{others[0]}'"
+            self.finding.notes.append((None, note))

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,9 @@ class Report:
         return f'{table}\n\nsources:\n' + ''.join(f'  - {line}\n' for line in self.sources)
 
 
-def prepare(name: str, source: str, out: str | None = None, overwrite: bool = False) -> Report:
+def prepare(
+    name: str, source: str, out: str | None = None, overwrite: bool = False, parts: Sequence[str] = ()
+) -> Report:
     """Makes LMDBs of all parts of a benchmark that a folder or archive holds.
 
     What can be used is prepared, whatever else is wrong. A run that was stopped, or killed, goes on where it was.
@@ -67,34 +70,44 @@ def prepare(name: str, source: str, out: str | None = None, overwrite: bool = Fa
         source: a folder, which may hold archives, or an archive.
         out: the folder of the LMDBs; by default 'datasets/NAME'.
         overwrite: whether LMDBs of these names that were made of something else are replaced.
+        parts: of the benchmark; by default all that are there.
 
     Raises:
-        OptionsError: there is no such benchmark.
+        OptionsError: there is no such benchmark, or no such part.
         DataError: the source holds nothing of it, or an archive is damaged.
         OutputError: an LMDB exists already, or cannot be written.
     """
     if name not in BENCHMARKS:
         raise OptionsError(f"NAME: found '{name}', expected a benchmark{did_you_mean(name, BENCHMARKS)}")
+    benchmark = BENCHMARKS[name]
+    known = [part.name for part in benchmark.parts]
+    for part in parts:
+        if part not in known:
+            raise OptionsError(f"--parts: found '{part}', expected parts of {name}{did_you_mean(part, known)}")
     folder = Path(out or os.path.join('datasets', name))
     check_folder(folder)
     work = folder / 'unpacked.partial'
     with Files(source, work) as files:
-        finding = find(BENCHMARKS[name], files.images, files.texts)
+        finding = find(benchmark, files.images, files.texts)
         if not finding.found:
-            raise DataError(not_found(BENCHMARKS[name], source, list(files.images), BENCHMARKS))
+            raise DataError(not_found(benchmark, source, list(files.images), BENCHMARKS))
         writing = _Writing(name, files, folder, overwrite)
         for found in finding.found:
-            writing.write(found)
-    report = _finished(writing.report, finding, files.mistakes)
+            if found.part.name in (parts or known):
+                writing.write(found)
+    report = _finished(writing.report, finding, files.mistakes, parts or known)
     if not report.rows:
-        raise DataError('\n'.join([*report.mistakes, f"nothing of '{source}' can be used"]))
+        lines = [*report.mistakes, *(finding.absent[part] for part in parts if part in finding.absent)]
+        raise DataError('\n'.join([*lines, f"nothing of '{source}' can be used"]))
     shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def _finished(report: Report, finding: Finding, left_out: list[str]) -> Report:
-    report.notes = finding.absent + finding.notes + report.notes
-    found = [line for mistake in finding.mistakes for line in mistake.lines()]
+def _finished(report: Report, finding: Finding, left_out: list[str], parts: Sequence[str]) -> Report:
+    """Adds what was found on the way to the parts that are wanted."""
+    absent = [sentence for part, sentence in finding.absent.items() if part in parts]
+    report.notes = absent + [note for part, note in finding.notes if part in (*parts, None)] + report.notes
+    found = [line for part, mistake in finding.mistakes if part in parts for line in mistake.lines()]
     report.mistakes = list(dict.fromkeys(left_out + found + report.mistakes))  # parts may share an image
     return report
 
