@@ -22,6 +22,7 @@ from lorair_arch.data.prepare import prepare as module
 from lorair_arch.data.prepare.prepare import prepare
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError, OutputError
+from tests.disks import disk
 from tests.photos import photo, write, write_pairs
 
 NAMES = tuple(f'{i:02}' for i in range(40))
@@ -150,6 +151,28 @@ def test_nothing_is_replaced_unless_wanted(here):
     assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
 
 
+def test_a_full_disk(here, monkeypatch):
+    monkeypatch.setattr(module, '_BATCH', (0, 0.0))
+    for i in range(40):
+        write(here / f'noise/gt/{i}.png', np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    with disk(here / 'small', '400k'):
+        with pytest.raises(
+            DataError, match=r"^cannot write '\d+' to 'small/out/images_gt.lmdb': .*; the disk is full: free"
+        ):
+            prepare('folder', 'noise', 'small/out')
+        done = len(contents('small/out/images_gt.lmdb.partial'))
+        subprocess.run(['mount', '-o', 'remount,size=4M', 'small'], check=True)
+        assert 0 < done < 40
+        prepare('folder', 'noise', 'small/out')
+        assert len(contents('small/out/images_gt.lmdb')) == 40
+
+
+def test_the_output_is_no_folder(here):
+    Path('file').write_text('')
+    with pytest.raises(OutputError, match="^output folder 'file/out' cannot be made: 'file' is no folder$"):
+        prepare('folder', 'x', 'file/out')
+
+
 def test_a_failure_leaves_what_was_there(here, monkeypatch):
     prepare('folder', 'x', 'out')
     before = contents('out/images_gt.lmdb')
@@ -206,9 +229,9 @@ def test_what_is_stored(tmp_path):
     assert store.sizes['turned'] == (40, 48)
 
 
-@pytest.mark.parametrize('suffix', ['tar', 'tar.gz', 'tgz', 'tar.xz', 'tar.bz2'])
+@pytest.mark.parametrize('suffix', ['tar', 'tar.gz', 'tgz', 'gz', 'tar.xz', 'tar.bz2'])
 def test_tars(here, suffix):
-    mode = {'tar': 'w', 'tgz': 'w:gz'}.get(suffix, f'w:{suffix[4:]}')
+    mode = {'tar': 'w', 'tgz': 'w:gz', 'gz': 'w:gz'}.get(suffix, f'w:{suffix[4:]}')
     with tarfile.open(f'x.{suffix}', mode) as tar:
         tar.add('x')
     prepare('folder', f'x.{suffix}', 'out')
@@ -216,7 +239,7 @@ def test_tars(here, suffix):
     assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
     content = Path(f'x.{suffix}').read_bytes()
     Path(f'x.{suffix}').write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"^archive '.*/x\.t.*' is cut short or damaged \(.*\); download it again$"):
+    with pytest.raises(DataError, match=r"^archive '.*/x\..*' is cut short or damaged \(.*\); download it again$"):
         prepare('folder', f'x.{suffix}', 'again')
 
 

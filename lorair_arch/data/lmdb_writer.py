@@ -18,6 +18,7 @@ from lorair_arch.errors import DataError, OutputError
 
 _LINE = re.compile(r'(?P<key>.+)\.png \(\d+,\d+,3\) [01]')
 _SOURCE = 'source.txt'
+_LITTLE = 2**20  # bytes
 
 
 class LmdbWriter:
@@ -107,7 +108,9 @@ class LmdbWriter:
             self._meta.writelines(lines.values())
             self._meta.flush()
         except (OSError, lmdb.Error) as error:
-            raise DataError(f"cannot write '{key}' to '{self._path}': {error}") from error
+            # LMDB calls it an error of input and output
+            full = '; the disk is full: free some space' if shutil.disk_usage(self._partial).free < _LITTLE else ''
+            raise DataError(f"cannot write '{key}' to '{self._path}': {error}{full}") from error
         self._lines |= lines
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -16,7 +16,8 @@ from lorair_arch.data.stores import image_files
 from lorair_arch.errors import DataError, OutputError
 from lorair_arch.files import cannot_write
 
-_TARS = ('.tar', '.tar.gz', '.tgz', '.tar.xz', '.txz', '.tar.bz2', '.tbz2')
+# `.gz` alone: so the authors of Rain100L and Rain100H name their TAR files.
+_TARS = ('.tar', '.tar.gz', '.tgz', '.gz', '.tar.xz', '.txz', '.tar.bz2', '.tbz2')
 ARCHIVES = ('.zip', *_TARS)
 _OTHER_ARCHIVES = ('.rar', '.7z', '.z01', '.001')
 _WANTED = (*IMAGE_SUFFIXES, '.txt')
