@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import sys
 import zipfile
@@ -224,6 +225,24 @@ def test_upper_case(tmp_path, name):
     check_pairs(report, {p: [renamed if pair == (lq, gt) else pair for pair in v] for p, v in files.items()})
 
 
+@pytest.mark.parametrize('name', PAIRED)
+def test_a_folder_too_low(tmp_path, name):
+    """One sentence says so, and what it names is right."""
+    files = release(tmp_path / 'x', name)
+    low = first_pair(files)[0].parent
+    if low == first_pair(files)[1].parent:  # both images of a pair, which is enough
+        return
+    with pytest.raises(DataError) as error:
+        prepare(name, str(low), str(tmp_path / 'out'))
+    before, rest = f"'{low}' is not {name}: found ", 'get these too, or name the folder above both with --from'
+    advice = re.fullmatch(f"{before}what belongs below '(.*)', so name that folder with --from", str(error.value))
+    assert advice or re.fullmatch(
+        f"{before}images '.*' but none '.*' that belongs to one of them: {rest}", str(error.value)
+    )
+    if name not in TEXTS:
+        assert prepare(name, advice[1] if advice else str(low.parent), str(tmp_path / 'out')).rows
+
+
 def test_a_folder_too_low_and_too_high(tmp_path):
     release(tmp_path / 'x', 'lol_v1')
     with pytest.raises(DataError) as error:
@@ -251,7 +270,7 @@ def test_half_a_benchmark(tmp_path):
         prepare('lol_v1', str(tmp_path / 'x'), str(tmp_path / 'out'))
     assert str(error.value) == (
         f"'{tmp_path}/x' is not lol_v1: found images 'our485/low/{{id}}' but none 'our485/high/{{id}}' that belongs to "
-        'one of them'
+        'one of them: get these too, or name the folder above both with --from'
     )
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match=r"^'.*/empty' holds no images: expected 'our485/low/\{id\}' and 'our485/high/"):

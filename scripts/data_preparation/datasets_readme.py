@@ -46,7 +46,8 @@ def _row(part: Part) -> str:
     sides = [[side and f'`{side}`'.replace('|', r'\|') for side in (layout.lq, layout.gt)] for layout in part.layouts]
     lqs = dict.fromkeys(lq or f'`{part.degrade}`' * bool(part.degrade) or '-' for lq, _ in sides)
     listed = next((f', those in `{layout.listed}`' for layout in part.layouts if layout.listed), '')
-    gts = dict.fromkeys(gt for _, gt in sides)
+    known = [f' ({len(layout.only)} names)' if layout.only else '' for layout in part.layouts]
+    gts = dict.fromkeys(gt + names for (_, gt), names in zip(sides, known, strict=True))
     return f'| {part.name} | {part.degradation} | {count} | {" or ".join(lqs)}{listed} | {" or ".join(gts)} |'
 
 

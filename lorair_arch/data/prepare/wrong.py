@@ -41,15 +41,17 @@ def not_found(benchmark: Benchmark, source: str, names: list[str], others: dict[
 
 
 def _level(benchmark: Benchmark, source: str, names: list[str]) -> str | None:
-    """Gives the folder above the source at which a layout begins."""
-    templates = [template for part in benchmark.parts for layout in part.layouts for template in layout.templates]
+    """Gives the folder above the source that holds what a layout begins with."""
     path, above = os.path.dirname(os.path.abspath(source)), ''
     for _ in range(3):
         above = f'{os.path.basename(path)}/{above}'
-        for template in templates:
-            found = [m for name in names if (m := match(template, above + name))]
-            if 2 * len(found) > len(names) and not any(m.folder for m in found):
-                return path
+        for layout in (layout for part in benchmark.parts for layout in part.layouts):
+            begins = {template.split('/')[0] for template in layout.templates}
+            for template in layout.templates:
+                found = [m for name in names if (m := match(template, above + name))]
+                if 2 * len(found) > len(names) and not any(m.folder for m in found):
+                    # The two sides of a pair may lie in folders of their own.
+                    return path if len(begins) == 1 else os.path.dirname(path)
         path = os.path.dirname(path)
     return None
 
@@ -61,7 +63,8 @@ def _half(benchmark: Benchmark, names: list[str]) -> str | None:
             there = [template for template in layout.templates if any(match(template, name) for name in names)]
             if len(there) == 1 and len(layout.templates) == 2 and not layout.listed:
                 other = next(template for template in layout.templates if template not in there)
-                return f"images '{there[0]}' but none '{other}' that belongs to one of them"
+                rest = 'that belongs to one of them: get these too, or name the folder above both with --from'
+                return f"images '{there[0]}' but none '{other}' {rest}"
     return None
 
 
