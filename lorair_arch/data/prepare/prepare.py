@@ -144,10 +144,8 @@ class _Writing:
     def _store(self, found: Found, pairs: list[Pair], roots: dict[str, str]) -> tuple[list[str], set[str]]:
         """Writes one or both sides of pairs; gives a sentence for each that cannot be used, and the others' keys."""
         with suppress(_Nothing), ExitStack() as stack:
-            writers = {
-                side: stack.enter_context(self._writer(root, self._made_from(found.part, pairs, side)))
-                for side, root in roots.items()
-            }
+            made_from = {side: self._made_from(found.part, pairs, side) for side in roots}
+            writers = {side: stack.enter_context(self._writer(root, made_from[side])) for side, root in roots.items()}
             kept = [writer.done for writer in writers.values() if writer.complete]
             lost = [pair for pair in pairs if any(pair.key not in done for done in kept)]
             after = 'was left out when the LMDB was made; --overwrite tries again'
@@ -158,7 +156,7 @@ class _Writing:
             keys = set.intersection(*(writer.done for writer in writers.values()))
             if not keys:
                 raise _Nothing  # so that no LMDB is made
-        self._written |= {root: self._made_from(found.part, pairs, side) for side, root in roots.items() if keys}
+        self._written |= {root: made_from[side] for side, root in roots.items() if keys}
         return failed, keys
 
     def _writer(self, path: str, source: str) -> LmdbWriter:
