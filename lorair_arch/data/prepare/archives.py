@@ -1,4 +1,4 @@
-"""Where a benchmark's files lie: a folder, or archives, of which nothing is ever written outside its own folder."""
+"""Where a benchmark's files lie: a folder, or archives, whose names never say where anything is written."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Files:
     def _folder(self, root: str, top: str) -> None:
         for name in image_files(root, _WANTED):
             path = os.path.join(root, name)
-            if path.startswith(f'{self._work}{os.sep}') and not root.startswith(str(self._work)):
-                continue  # unpacked below the source, which is another way to the same images
+            if path.startswith(f'{self._work}{os.sep}'):
+                continue  # unpacked below the source before a kill
             status = os.stat(path)
             state = status.st_size, int(status.st_mtime)
             self._add(f'{top}/{name}'.replace(os.sep, '/'), state, lambda path=path: read_bytes(path))
@@ -109,43 +109,44 @@ class Files:
         """Reads a ZIP file in place: nothing is written at all."""
         archive = zipfile.ZipFile(path)
         self._opened.append(archive)
-        members = [member for member in archive.infolist() if _wanted(member.filename) and not member.is_dir()]
-        for name, size in self._safe(path, [(member.filename, member.file_size) for member in members]):
-            state = size, archive.getinfo(name).CRC
-            self._add(f'{top}/{name}', state, lambda name=name: _read_zip(archive, path, name))
+        total = 0
+        for member in archive.infolist():
+            name, size = member.filename, member.file_size
+            if not member.is_dir() and _wanted(name):
+                total += size
+                if self._safe(path, name, size, total):
+                    self._add(f'{top}/{name}', (size, member.CRC), lambda name=name: _read_zip(archive, path, name))
 
     def _tar(self, path: str, top: str) -> None:
-        """Unpacks a TAR file, whose images cannot be found without reading all before them."""
+        """Unpacks a TAR file, whose images cannot be read without reading all before them, under names of our own."""
         status = os.stat(path)
         folder = self._work / f'{_stem(os.path.basename(path))}-{status.st_size}-{status.st_mtime_ns}'
+        total = 0
         with tarfile.open(path) as archive:
-            members = {member.name: member for member in archive if member.isfile() and _wanted(member.name)}
-            safe = self._safe(path, [(member.name, member.size) for member in members.values()])
-            try:
-                for name, size in safe:
-                    target = folder / name
-                    if not target.is_file() or target.stat().st_size != size:  # else it was unpacked before a kill
-                        archive.extract(members[name], folder, filter='data')
-            except tarfile.FilterError as error:
-                raise DataError(f"archive '{path}' is not safe to unpack: {error}") from error
-            except OSError as error:
-                raise OutputError(cannot_write(folder, error)) from error
-        if safe:
-            self._folder(str(folder), top)
+            for number, member in enumerate(archive):
+                name, size = member.name, member.size
+                if not member.isfile() or not _wanted(name):
+                    continue
+                total += size
+                if not self._safe(path, name, size, total):
+                    continue
+                file = folder / f'{number}{os.path.splitext(name)[1]}'
+                if not file.is_file() or file.stat().st_size != size:  # else it was unpacked before a kill
+                    _write(file, archive.extractfile(member).read())
+                name = os.path.normpath(name).replace(os.sep, '/')  # without './' in front
+                self._add(f'{top}/{name}', (size, int(member.mtime)), lambda file=file: read_bytes(file))
 
-    def _safe(self, path: str, members: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Leaves out what no benchmark holds: paths that lead outside, and files that would fill a disk."""
-        if sum(size for _, size in members) > _DENSEST * os.path.getsize(path) + _LARGEST:
+    def _safe(self, path: str, name: str, size: int, total: int) -> bool:
+        """Tells whether a file may be one of a benchmark: within its folder, and none that would fill a disk."""
+        if total > _DENSEST * os.path.getsize(path) + _LARGEST:
             raise DataError(f"archive '{path}' would become more than {_DENSEST} times its size: it holds no images")
-        safe = []
-        for name, size in members:
-            if os.path.isabs(name) or '..' in name.replace('\\', '/').split('/'):
-                self.mistakes.append(f"archive '{path}' names '{name}', outside of its own folder; it is left out")
-            elif size > _LARGEST:
-                self.mistakes.append(f"archive '{path}' holds '{name}' of {size} bytes, no image; it is left out")
-            else:
-                safe.append((name, size))
-        return safe
+        if os.path.isabs(name) or '..' in name.replace('\\', '/').split('/'):
+            self.mistakes.append(f"archive '{path}' names '{name}', outside of its own folder; it is left out")
+            return False
+        if size > _LARGEST:
+            self.mistakes.append(f"archive '{path}' holds '{name}' of {size} bytes, no image; it is left out")
+            return False
+        return True
 
 
 def _stem(name: str) -> str:
@@ -158,6 +159,14 @@ def _wanted(name: str) -> bool:
     # macOS puts a file of its own beside each image
     hidden = any(part.startswith('.') and part not in ('.', '..') or part == '__MACOSX' for part in name.split('/'))
     return name.lower().endswith(_WANTED) and not hidden
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise OutputError(cannot_write(file, error)) from error
 
 
 def _read_zip(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
