@@ -343,9 +343,22 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _add_data(verbs) -> None:
-    what = 'check and show data, prepare priors'
-    data = verbs.add_parser('data', help=what, description='Checks, shows and prepares data.')
+    what = 'prepare benchmarks, check and show data, prepare priors'
+    data = verbs.add_parser('data', help=what, description='Prepares, checks and shows data.')
     verbs = _verbs(data)
+    example = (
+        'lorair data prepare rain100l --from downloads/Rain100L\n'
+        'lorair data prepare gopro --from GOPRO_Large.zip --out datasets/gopro --parts test'
+    )
+    what = 'make LMDBs of a benchmark as its authors distribute it; goes on where it was stopped'
+    verb = _add(verbs, 'prepare', what, example, _prepare_data)
+    verb.add_argument('name', metavar='NAME', help='rain100l, lol_v1, cdd11, folder, ...: see datasets/README.md')
+    what = 'the folder or archive that was downloaded'
+    verb.add_argument('--from', dest='source', type=expanduser, required=True, metavar='FOLDER', help=what)
+    verb.add_argument('--out', type=expanduser, metavar='FOLDER', help='of the LMDBs; default: datasets/NAME')
+    what = 'train, test, ...: parts of the benchmark; default: all that are there'
+    verb.add_argument('--parts', nargs='+', default=[], metavar='PART', help=what)
+    _add_overwrite(verb)
     example = 'lorair data cache-priors -opt options/2_pretrain.yml -o experiments/priors.safetensors'
     what = 'ask the router once about every training image, for train.prior: cached'
     verb = _add(verbs, 'cache-priors', what, example, _cache_priors)
@@ -375,6 +388,19 @@ def _cache_priors(args: argparse.Namespace) -> None:
     from lorair_arch.data.prior_cache import cache_priors
 
     cache_priors(args.opt, args.output, args.overwrite)
+
+
+def _prepare_data(args: argparse.Namespace) -> int:
+    from lorair_arch.data.prepare.prepare import prepare
+
+    report = prepare(args.name, args.source, args.out, args.overwrite, args.parts)
+    sys.stdout.write(report.text)
+    sys.stdout.flush()
+    for note in report.notes:
+        logger.warning(note)
+    for mistake in report.mistakes:
+        logger.error(mistake)
+    return 1 if report.mistakes else 0
 
 
 def _check_data(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ NEVER = {
     *('eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen'),
     *('pickle.load', 'pickle.loads', 'pickle.Unpickler', 'marshal.load', 'marshal.loads', 'dill.load', 'joblib.load'),
     *('yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all', 'torch.jit.load', 'torch.hub.load'),
-    *('shutil.unpack_archive', 'tarfile.open', 'tempfile.mktemp'),
+    *('shutil.unpack_archive', 'tempfile.mktemp'),
 }
 UNPACK = ('extract', 'extractall')
 

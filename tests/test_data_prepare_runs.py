@@ -1,0 +1,383 @@
+"""`lorair data prepare` as it runs: killed and continued, archives that mean harm, and what is stored of which file."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.prepare import prepare as module
+from lorair_arch.data.prepare.prepare import prepare
+from lorair_arch.data.stores import open_store
+from lorair_arch.errors import DataError, OutputError
+from tests.disks import disk
+from tests.photos import photo, write, write_pairs
+
+NAMES = tuple(f'{i:02}' for i in range(40))
+# Prepares, and is killed while it reads the pair whose number is given; every image is on the disk at once.
+KILLED = """
+import os, signal, sys
+from lorair_arch.data.prepare import prepare as module, reading
+
+read, module._BATCH, reading._AHEAD, reading._MAX_THREADS = module.read_image, (0, 0.0), (0, 0), 2
+left = int(sys.argv[1])
+def count(files, name):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(files, name)
+module.read_image = count
+module.prepare('folder', 'x', 'out')
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with pairs in `x`, where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / 'x', NAMES, height=12, width=10)
+    return tmp_path
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of images that are read."""
+    names, read = [], module.read_image
+    monkeypatch.setattr(module, 'read_image', lambda files, name: names.append(name) or read(files, name))
+    return names
+
+
+def contents(root: str) -> dict[str, bytes]:
+    with lmdb.open(root, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return {key.decode(): bytes(content) for key, content in transaction.cursor()}
+
+
+def files(side: str) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in Path('x', side).iterdir()}
+
+
+def test_killed_and_continued(here, reads):
+    killed = 0
+    for number in (30, 20, 3):
+        run = subprocess.run([sys.executable, '-c', KILLED, str(number)], capture_output=True, text=True)
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        done = len(contents('out/images_gt.lmdb.partial'))
+        assert done >= killed and not Path('out/images_gt.lmdb').exists()
+        killed = done
+    assert killed > 0
+    prepare('folder', 'x', 'out')
+    assert 0 < len(reads) <= 2 * (len(NAMES) - killed)
+    for side in ('lq', 'gt'):
+        assert contents(f'out/images_{side}.lmdb') == files(side)
+        lines = Path(f'out/images_{side}.lmdb/meta_info.txt').read_text().splitlines()
+        assert sorted(lines) == [f'{name}.png (12,10,3) 1' for name in NAMES]
+    assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
+    reads.clear()
+    prepare('folder', 'x', 'out')  # complete
+    assert reads == []
+
+
+def test_a_writer_that_was_cut_within_a_line(tmp_path):
+    path = str(tmp_path / 'x.lmdb')
+    with pytest.raises(KeyboardInterrupt), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+        writer.put('two', photo(2))
+        raise KeyboardInterrupt
+    meta = tmp_path / 'x.lmdb.partial/meta_info.txt'
+    meta.write_text(meta.read_text()[:-8] + '\n')
+    with meta.open('a') as file:
+        file.write('gone.png (48,40,3) 1\nhalf.png (48')
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.done == {'one'}
+        for seed, key in ((2, 'two'), (3, 'three')):
+            writer.put(key, photo(seed))
+        with pytest.raises(DataError, match="^two images would have the key 'one' in"):
+            writer.put('one', photo(1))
+    store = open_store(path)
+    assert store.keys == ['one', 'three', 'two'] and store.mistakes == []
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.complete and writer.done == set(store.keys)
+    with pytest.raises(OutputError, match='exists already'):
+        LmdbWriter(path, source='b')
+
+
+def test_what_another_source_has_begun_is_not_continued(tmp_path):
+    path = str(tmp_path / 'x.lmdb')
+    with pytest.raises(KeyboardInterrupt), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+        raise KeyboardInterrupt
+    with LmdbWriter(path, source='b') as writer:
+        assert writer.done == set()
+        writer.put('two', photo(2))
+    assert set(contents(path)) == {'two'}
+
+
+def test_one_side_that_is_missing_is_made_again(here, reads):
+    prepare('folder', 'x', 'out')
+    before = Path('out/images_lq.lmdb/data.mdb').stat()
+    Path('out/images_gt.lmdb').rename('elsewhere')
+    prepare('folder', 'x', 'out')
+    after = Path('out/images_lq.lmdb/data.mdb').stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert contents('out/images_gt.lmdb') == contents('elsewhere')
+
+
+def test_nothing_is_replaced_unless_wanted(here):
+    prepare('folder', 'x', 'out')
+    os.utime(write(here / 'x/gt/00.png', photo(99, 12, 10)), (0, 0))
+    before = contents('out/images_gt.lmdb')
+    with pytest.raises(OutputError) as error:
+        prepare('folder', 'x', 'out')
+    assert str(error.value) == (
+        "'out/images_gt.lmdb' exists already, made of something else: choose another --out, or --overwrite to replace "
+        'it'
+    )
+    assert contents('out/images_gt.lmdb') == before
+    prepare('folder', 'x', 'out', overwrite=True)
+    assert contents('out/images_gt.lmdb') == files('gt') != before
+    assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
+
+
+def test_a_full_disk(here, monkeypatch):
+    monkeypatch.setattr(module, '_BATCH', (0, 0.0))
+    for i in range(40):
+        write(here / f'noise/gt/{i}.png', np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    with disk(here / 'small', '400k'):
+        with pytest.raises(
+            DataError, match=r"^cannot write '\d+' to 'small/out/images_gt.lmdb': .*; the disk is full: free"
+        ):
+            prepare('folder', 'noise', 'small/out')
+        done = len(contents('small/out/images_gt.lmdb.partial'))
+        subprocess.run(['mount', '-o', 'remount,size=4M', 'small'], check=True)
+        assert 0 < done < 40
+        prepare('folder', 'noise', 'small/out')
+        assert len(contents('small/out/images_gt.lmdb')) == 40
+
+
+def test_the_output_is_no_folder(here):
+    Path('file').write_text('')
+    with pytest.raises(OutputError, match="^output folder 'file/out' cannot be made: 'file' is no folder$"):
+        prepare('folder', 'x', 'file/out')
+
+
+def test_a_failure_leaves_what_was_there(here, monkeypatch):
+    prepare('folder', 'x', 'out')
+    before = contents('out/images_gt.lmdb')
+    os.utime(write(here / 'x/gt/00.png', photo(99, 12, 10)), (0, 0))
+    monkeypatch.setattr(LmdbWriter, 'put_encoded', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare('folder', 'x', 'out', overwrite=True)
+    assert contents('out/images_gt.lmdb') == before
+
+
+def test_shared_ground_truths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        for folder in ('clear', 'low', 'haze', 'rain'):
+            write(tmp_path / f'CDD-11_test/{folder}/{i}.png', photo(i, 12, 10))
+    (tmp_path / 'CDD-11_test/rain/0.png').write_bytes(b'no image')
+    (tmp_path / 'CDD-11_test/haze/1.png').unlink()
+    report = prepare('cdd11', 'CDD-11_test', 'out')
+    assert [(row[0], row[1], row[3]) for row in report.rows] == [
+        ('test_low', 3, 3),
+        ('test_haze', 2, 2),
+        ('test_rain', 3, 2),
+    ]
+    # Those of a part that lacks some are its own: BasicSR wants the same keys on both sides.
+    expected = {'low': ('clear', '012'), 'haze': ('haze', '02'), 'rain': ('rain', '12')}
+    for name, (clear, keys) in expected.items():
+        assert f'dataroot_gt: out/test_{clear}_gt.lmdb' in next(line for line in report.sources if f': {name},' in line)
+        assert open_store(f'out/test_{name}_lq.lmdb').keys == open_store(f'out/test_{clear}_gt.lmdb').keys == [*keys]
+
+
+def test_what_is_stored(tmp_path):
+    clean = tmp_path / 'gt'
+    eight, deep = photo(1), np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    for name in ('a.png', 'b.jpg', 'c.bmp', 'd.tif', 'e.webp'):
+        write(clean / name, eight)
+    write(clean / 'deep.png', deep)
+    cv2.imwrite(str(clean / 'grey.png'), eight[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(eight).save(clean / 'turned.jpg', exif=exif)
+    Image.fromarray(eight).convert('CMYK').save(clean / 'cmyk.jpg')
+    prepare('folder', str(tmp_path), str(tmp_path / 'out'))
+    root = str(tmp_path / 'out/images_gt.lmdb')
+    written = contents(root)
+    store, original = open_store(root), open_store(str(clean))
+    assert all(np.array_equal(store.load(key), original.load(key)) for key in original.keys)
+    kept = {key for key, content in written.items() if content == Path(original.path(key)).read_bytes()}
+    assert kept - {'deep'} == {'a', 'b', 'grey'}  # of 16 bits our PNGs may be OpenCV's
+    assert store.load('deep').dtype == np.uint16
+    # BasicSR decodes by OpenCV, which turns what EXIF data say.
+    for key, content in written.items():
+        seen = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert seen.shape == original.load(key).shape
+    assert store.sizes['turned'] == (40, 48)
+
+
+@pytest.mark.parametrize('suffix', ['tar', 'tar.gz', 'tgz', 'gz', 'tar.xz', 'tar.bz2'])
+def test_tars(here, suffix):
+    mode = {'tar': 'w', 'tgz': 'w:gz', 'gz': 'w:gz'}.get(suffix, f'w:{suffix[4:]}')
+    with tarfile.open(f'x.{suffix}', mode) as tar:
+        tar.add('x')
+    prepare('folder', f'x.{suffix}', 'out')
+    assert contents('out/images_lq.lmdb') == files('lq')
+    assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
+    content = Path(f'x.{suffix}').read_bytes()
+    Path(f'x.{suffix}').write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"^archive '.*/x\..*' is cut short or damaged \(.*\); download it again$"):
+        prepare('folder', f'x.{suffix}', 'again')
+
+
+def test_a_folder_of_archives(here):
+    Path('downloads').mkdir()
+    for side in ('lq', 'gt'):
+        with zipfile.ZipFile(f'downloads/{side}.zip', 'w') as archive:
+            for path in Path('x', side).iterdir():
+                archive.write(path, path.name)
+            archive.writestr('__MACOSX/._00.png', b'')
+    prepare('folder', 'downloads', 'out')
+    assert contents('out/images_lq.lmdb') == files('lq')
+    # What has been unpacked beside its archive is there once.
+    Path('x/lq').rename('downloads/lq')
+    Path('x/gt').rename('downloads/gt')
+    assert prepare('folder', 'downloads', 'again').mistakes == []
+
+
+def evil_tar(path: str) -> None:
+    with tarfile.open(path, 'w') as archive:
+        for name in ('../evil.png', '/tmp/evil/evil.png', 'x/gt/../../../evil.png', 'x/gt/1.png'):
+            member = tarfile.TarInfo(name)
+            member.size = len(PNG)
+            archive.addfile(member, io.BytesIO(PNG))
+        link = tarfile.TarInfo('x/gt/link.png')
+        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        archive.addfile(link)
+        link = tarfile.TarInfo('x/up')
+        link.type, link.linkname = tarfile.SYMTYPE, '../../..'
+        archive.addfile(link)
+        member = tarfile.TarInfo('x/up/evil.png')
+        member.size = len(PNG)
+        archive.addfile(member, io.BytesIO(PNG))
+
+
+def evil_zip(path: str) -> None:
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name in ('../evil.png', '/tmp/evil/evil.png', 'x/gt/../../../evil.png', 'x/gt/1.png'):
+            archive.writestr(name, PNG)
+
+
+PNG = cv2.imencode('.png', photo())[1].tobytes()
+
+
+@pytest.mark.parametrize(('kind', 'write_archive'), [('tar', evil_tar), ('zip', evil_zip)])
+def test_nothing_is_written_outside(tmp_path, monkeypatch, kind, write_archive):
+    inner = tmp_path / 'a/b/c'
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    write_archive(f'x.{kind}')
+    report = prepare('folder', f'x.{kind}', 'out')
+    assert len(report.mistakes) == 3
+    assert report.mistakes[0] == (
+        f"archive '{inner}/x.{kind}' names '../evil.png', outside of its own folder; it is left out"
+    )
+    assert contents('out/images_gt.lmdb') == {'1': PNG}
+    assert not list(tmp_path.rglob('*evil*')) and not Path('/tmp/evil').exists()
+
+
+def test_bombs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('lorair_arch.data.prepare.archives._LARGEST', 10**6)
+    with zipfile.ZipFile('x.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('gt/1.png', PNG)
+        archive.writestr('gt/2.png', bytes(3 * 10**6))
+    with pytest.raises(DataError, match=r"^archive '.*x.zip' would become more than 100 times its size: it"):
+        prepare('folder', 'x.zip', 'out')
+    with zipfile.ZipFile('y.zip', 'w') as archive:
+        archive.writestr('gt/1.png', PNG)
+        archive.writestr('gt/2.png', bytes(3 * 10**6))
+    report = prepare('folder', 'y.zip', 'out')
+    assert report.mistakes == [
+        f"archive '{tmp_path}/y.zip' holds 'gt/2.png' of 3000000 bytes, no image; it is left out"
+    ]
+
+
+def test_a_damaged_member(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile('x.zip', 'w') as archive:
+        archive.writestr('gt/1.png', PNG)
+        archive.writestr('gt/2.png', PNG)
+    content = Path('x.zip').read_bytes()
+    Path('x.zip').write_bytes(content.replace(PNG, PNG[:50] + b'??' + PNG[52:], 1))
+    report = prepare('folder', 'x.zip', 'out')
+    assert len(report.mistakes) == 1
+    assert report.mistakes[0].startswith(f"cannot read 'gt/1.png' in archive '{tmp_path}/x.zip': Bad CRC-32")
+    assert set(contents('out/images_gt.lmdb')) == {'2'}
+
+
+def test_other_archives_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('x').mkdir()
+    Path('x/set.rar').write_bytes(b'Rar!')
+    with pytest.raises(DataError, match="^'x' holds archives that cannot be read here: unpack them first$"):
+        prepare('folder', 'x', 'out')
+    with pytest.raises(DataError, match=r"^'x/set.rar' is a file; expected a folder or an archive \(\.zip, "):
+        prepare('folder', 'x/set.rar', 'out')
+    Path('x.zip').write_bytes(b'hello')
+    with pytest.raises(DataError, match='is cut short or damaged'):
+        prepare('folder', 'x.zip', 'out')
+
+
+def test_nothing_can_be_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('x/gt').mkdir(parents=True)
+    Path('x/gt/1.png').write_bytes(b'no image')
+    with pytest.raises(DataError) as error:
+        prepare('folder', 'x', 'out')
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("cannot decode image 'x/gt/1.png'") and lines[1] == "nothing of 'x' can be used"
+    assert list(Path('out').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'part', 'lq', 'gt'),
+    [
+        ('rain100l', 'train', 'Train/Derain/rainy/rain-1.png', 'Train/Derain/gt/norain-1.png'),
+        ('rain100l', 'train', 'RainTrainL/rain-1.png', 'RainTrainL/norain-1.png'),
+        ('rain100l', 'test', 'test/derain/Rain100L/input/1.png', 'test/derain/Rain100L/target/1.png'),
+        ('rain100h', 'test', 'Rain100H/rain-001.png', 'Rain100H/norain-001.png'),
+        ('rain100h', 'test', 'Rain100H/rainy/rain-001.png', 'Rain100H/norain-001.png'),
+        ('sots', 'outdoor', 'test/dehaze/input/0001_0.8_0.2.jpg', 'test/dehaze/target/0001.png'),
+        ('ots', 'train', 'Train/Dehaze/synthetic/part1/0025_0.8_0.1.jpg', 'Train/Dehaze/original/0025.jpg'),
+        (
+            'outdoor_rain',
+            'test1',
+            'CVPR19RainTrain/test/data/im_0001_s80_a04.png',
+            'CVPR19RainTrain/test/gt/im_0001.png',
+        ),
+        ('gopro', 'test', 'test/GoPro/input/GOPR0384_11_00-000001.png', 'test/GoPro/target/GOPR0384_11_00-000001.png'),
+        ('hide', 'test', 'test/HIDE/input/1fromGOPR1096.png', 'test/HIDE/target/1fromGOPR1096.png'),
+        ('realblur', 'j_test', 'test/RealBlur_J/input/scene001-1.png', 'test/RealBlur_J/target/scene001-1.png'),
+    ],
+)
+def test_well_known_copies(tmp_path, name, part, lq, gt):
+    write(tmp_path / 'x' / lq, photo(1))
+    write(tmp_path / 'x' / gt, photo(2))
+    report = prepare(name, str(tmp_path / 'x'), str(tmp_path / 'out'))
+    assert [row[0] for row in report.rows] == [part]
+    assert report.mistakes == []
+    assert list(contents(str(tmp_path / f'out/{part}_gt.lmdb'))) == [Path(lq).stem.replace('.', '_')]
