@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from lorair_arch import cli
+from lorair_arch.cli import plugins
 from lorair_arch.errors import LoRAIRError
 from tests.miniature import REPO, run, stage, write_data, write_options
 
@@ -120,7 +121,7 @@ def test_flags_that_are_unknown_or_missing(tmp_path):
 
 def plugin(monkeypatch, *entries):
     points = [EntryPoint(name, value, 'basicsr.plugins') for name, value in entries]
-    monkeypatch.setattr(cli, 'entry_points', lambda group: points)
+    monkeypatch.setattr(plugins, 'entry_points', lambda group: points)
 
 
 def test_plugins_are_loaded_and_broken_ones_named(monkeypatch, tmp_path, caplog):
@@ -128,8 +129,8 @@ def test_plugins_are_loaded_and_broken_ones_named(monkeypatch, tmp_path, caplog)
     (tmp_path / 'good_plugin.py').write_text('calls = []\ndef register():\n    calls.append(1)\n')
     (tmp_path / 'bad_plugin.py').write_text('import no_such_module\n')
     plugin(monkeypatch, ('good', 'good_plugin:register'), ('bad', 'bad_plugin'), ('only imported', 'good_plugin'))
-    monkeypatch.setattr('lorair_arch.cli.logger.propagate', True)
-    monkeypatch.setattr('lorair_arch.cli.logger.handlers', [])
+    monkeypatch.setattr('lorair_arch.cli.plugins.logger.propagate', True)
+    monkeypatch.setattr('lorair_arch.cli.plugins.logger.handlers', [])
     cli.load_plugins()
     import good_plugin
 
@@ -163,6 +164,7 @@ def test_restore_calls_the_restorer(monkeypatch):
         'precision': None,
         'report': None,
         'log': None,
+        'ray': None,
     }
 
 

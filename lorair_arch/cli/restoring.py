@@ -1,0 +1,70 @@
+"""`lorair restore`."""
+
+from __future__ import annotations
+
+import argparse
+from os.path import expanduser
+
+from lorair_arch.archs import uncollected
+from lorair_arch.cli.parsing import add_overwrite, add_verb
+from lorair_arch.weights import DEFAULT
+
+
+def add_restore(verbs) -> None:
+    example = (
+        'lorair restore photo.jpg -o restored.png\n'
+        'lorair restore photos -o restored --compare --report restored/report.html\n'
+        "lorair restore 'photos/**/*.jpg' more -o restored --format same --degradation rain=0.7,noise=0.3\n"
+        'lorair restore photos -o restored --shard 1/4 --log shard1.jsonl'
+    )
+    verb = add_verb(verbs, 'restore', 'restore images', example, _restore)
+    add = verb.add_argument
+    what = "images, folders of images, patterns such as 'photos/*.jpg'"
+    add('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
+    add('-o', '--output', type=expanduser, required=True, help='where to: a file for one image, or a folder')
+    what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
+    add('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    what = (
+        'what is wrong with the images; several with weights: rain=0.7,noise=0.3; default: auto, the router finds out'
+    )
+    add('--degradation', default='auto', metavar='NAME', help=what)
+    what = '0 to 1: how much of the change is made; default: 1'
+    add('--strength', type=float, default=1.0, metavar='X', help=what)
+    what = 'restore in tiles of N pixels, which bounds the memory; default: auto, if memory is short'
+    add('--tile', default='auto', metavar='N', help=what)
+    add('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
+    what = 'of the arithmetic; default: the fastest that the device is good at'
+    add('--precision', choices=('fp32', 'bf16', 'fp16'), help=what)
+    what = "of the results; same: each image's own, where it can be written; default: png"
+    add('--format', choices=('png', 'jpg', 'webp', 'tif', 'same'), help=what)
+    add('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100; default: 95')
+    what = "stands behind the results' names: a.png becomes aTEXT.png"
+    add('--suffix', default='', metavar='TEXT', help=what)
+    add('--shard', default='1/1', metavar='I/N', help='restore the I-th of N parts of the images')
+    add('--compare', action='store_true', help='write a picture of before and after beside each result')
+    add('--report', type=expanduser, metavar='FILE', help='write a page (HTML) to look at all images, before and after')
+    add('--log', type=expanduser, metavar='FILE', help='add a line of JSON for each image to a file')
+    what = 'several processes, by Ray: on the cluster at ADDRESS (auto, HOST:PORT), else on this machine'
+    add('--ray', nargs='?', const='', metavar='ADDRESS', help=what)
+    add_overwrite(verb)
+
+
+def _restore(args: argparse.Namespace) -> None:
+    with uncollected():
+        from lorair_arch.restoring.settings import parse_degradation, parse_shard, parse_tile
+
+        settings = {
+            'degradation': parse_degradation(args.degradation),
+            'tile': parse_tile(args.tile),
+            'shard': parse_shard(args.shard),
+            **{name: getattr(args, name) for name in ('strength', 'format', 'quality', 'suffix', 'compare')},
+        }
+        from lorair_arch.restoring.folders import restore_paths
+
+    restore_paths(
+        args.input,
+        args.output,
+        args.weights,
+        **{name: getattr(args, name) for name in ('device', 'precision', 'report', 'log', 'ray', 'overwrite')},
+        **settings,
+    )
