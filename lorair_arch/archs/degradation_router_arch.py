@@ -62,7 +62,30 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
-_VIEWS = {'device': device_views, 'pillow': pillow_views}
+def windows(lq: Tensor, size: int, grid: int) -> Tensor:
+    """Cuts views of the images as they are, spread evenly: what blur, noise and JPEG did to single pixels is in them.
+
+    Args:
+        lq: As `device_views`; smaller images are extended by mirroring them.
+        size: s, side of a view.
+        grid: g, at most so many along each axis; along one of n pixels no more than n / s, rounded up.
+
+    Returns:
+        [B, V, 3, s, s] in [0, 1]; crops of s pixels are a single view, so that training costs no more.
+    """
+    while min(lq.shape[2:]) < size:  # mirrors at most the image itself at once
+        more = [min(size - side, side - 1) if side > 1 else size - side for side in lq.shape[2:]]
+        mode = 'reflect' if min(lq.shape[2:]) > 1 else 'replicate'
+        lq = F.pad(lq.float() / 255 if lq.dtype == torch.uint8 else lq, (0, max(more[1], 0), 0, max(more[0], 0)), mode)
+    rows, columns = (
+        [round(i * (side - size) / max(count - 1, 1)) for i in range(count)]
+        for side, count in ((side, min(grid, -(-side // size))) for side in lq.shape[2:])
+    )
+    views = torch.stack([lq[..., y : y + size, x : x + size] for y in rows for x in columns], 1)
+    return views.float().div_(255) if lq.dtype == torch.uint8 else views.float().clamp(0, 1)
+
+
+_VIEWS = {'device': device_views, 'pillow': pillow_views, 'windows': windows}
 
 
 class DegradationRouter(nn.Module):
@@ -80,7 +103,8 @@ class DegradationRouter(nn.Module):
         clip_grid: g.
         freeze_clip: Keep CLIP as it is, in evaluation mode and without gradients.
         views: 'device' resizes on the device of the images; 'pillow' with Pillow on the CPU, bit-equal to the official
-            release from Pillow 13 on.
+            release from Pillow 13 on; 'windows' resizes nothing: up to g by g views of the image as it is, of which the
+            mean stands for both resolutions. The prior of a crop and of a whole image then mean the same.
 
     Raises:
         OptionsError: With everything that is wrong with the arguments.
@@ -140,13 +164,15 @@ class DegradationRouter(nn.Module):
 
     def classify(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Gives logits [B, E] and prior [B, P] of views [B, 1 + g * g, 3, s, s]; see `views`."""
-        if self.grid == 1:
+        whole = self.make_views is not windows
+        if whole and self.grid == 1:
             views = views[:, 1:]  # both show the whole image: once is enough
         # No gradients through a frozen CLIP: what its layers compute of five views need not be kept.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_clip):
             embedding = self.clip(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         # As they are projected: CLIP scales them to length 1 only to compare them with texts.
-        low, high = embedding[:, 0], embedding[:, -(self.grid**2) :].mean(dim=1)
+        high = embedding[:, -(self.grid**2) :].mean(dim=1)
+        low = embedding[:, 0] if whole else high
         prior = self.prior_mlp(torch.cat([low, high], dim=1))
         return self.head(prior), prior
 

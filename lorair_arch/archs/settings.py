@@ -136,7 +136,7 @@ ROUTER = Section(
         'pretrained': text(null=True),
         'clip_grid': integer(1, 32),
         'freeze_clip': boolean(),
-        'views': one_of('device', 'pillow'),
+        'views': one_of('device', 'pillow', 'windows'),
     },
     also=_check_weights,
 )
