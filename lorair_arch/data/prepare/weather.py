@@ -162,7 +162,7 @@ WEATHER = by_name([
             pairs(name[:-3], 'snow', None, (f'{name}/input/{{name}}', f'{name}/gt/{{name}}'))
             for name in ('training', 'testing')
         ),
-        protocol='not established',
+        protocol='rgb',
         note='Pairs cut from videos of scenes at rest.',
     ),
 ])  # fmt: skip
