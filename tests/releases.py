@@ -5,6 +5,12 @@ For each NAME: {part: [(degraded image or None, ground truth), ...]}, paths with
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
+
+from tests.photos import photo
+
 MIXTURES = (
     *('low', 'haze', 'rain', 'snow', 'low_haze', 'low_rain', 'low_snow', 'haze_rain', 'haze_snow'),
     *('low_haze_rain', 'low_haze_snow'),
@@ -193,3 +199,24 @@ BESIDE = {
     'polyu': ['OriginalImages/Canon5D2_chair/0001.JPG'],
     'cbsd68': ['CBSD68/noisy25/101085_x'],
 }
+
+
+def put(path: Path, size: tuple[int, int] = (48, 40)) -> Path:
+    """Writes an image that its path tells from all others."""
+    path = path if path.suffix.lower() in ('.png', '.jpg', '.bmp', '.tif') else path.with_name(f'{path.name}.png')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = int.from_bytes(str(path.name + path.parent.name).encode(), 'little') % 2**32
+    path.write_bytes(cv2.imencode(path.suffix.lower(), photo(seed, *size))[1].tobytes())
+    return path
+
+
+def release(root: Path, name: str) -> dict[str, list[tuple[Path | None, Path]]]:
+    """Writes a release; gives the files of the pairs of each part."""
+    files = {
+        part: [(lq and put(root / lq), put(root / gt)) for lq, gt in pairs] for part, pairs in RELEASES[name].items()
+    }
+    for path in BESIDE.get(name, []):
+        put(root / path)
+    for path, text in TEXTS.get(name, {}).items():
+        (root / path).write_text(text)
+    return files

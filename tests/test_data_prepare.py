@@ -9,7 +9,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import cv2
 import lmdb
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from lorair_arch.data.images.reading import decode_image, read_bytes
 from lorair_arch.data.prepare.prepare import BENCHMARKS, prepare
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError, OptionsError
-from tests.photos import photo
-from tests.releases import BESIDE, RELEASES, TEXTS
+from lorair_arch.metrics.protocols import PROTOCOLS
+from tests.releases import BESIDE, RELEASES, TEXTS, put, release
 
 # BasicSR can be imported from here on.
 # isort: split
@@ -36,27 +35,6 @@ def no_waiting_for_disks(monkeypatch):
 
 
 PAIRED = [name for name, parts in RELEASES.items() if all(lq for pairs in parts.values() for lq, _ in pairs)]
-
-
-def put(path: Path, size: tuple[int, int] = (48, 40)) -> Path:
-    """Writes an image that its path tells from all others."""
-    path = path if path.suffix.lower() in ('.png', '.jpg', '.bmp', '.tif') else path.with_name(f'{path.name}.png')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = int.from_bytes(str(path.name + path.parent.name).encode(), 'little') % 2**32
-    path.write_bytes(cv2.imencode(path.suffix.lower(), photo(seed, *size))[1].tobytes())
-    return path
-
-
-def release(root: Path, name: str) -> dict[str, list[tuple[Path | None, Path]]]:
-    """Writes a release; gives the files of the pairs of each part."""
-    files = {
-        part: [(lq and put(root / lq), put(root / gt)) for lq, gt in pairs] for part, pairs in RELEASES[name].items()
-    }
-    for path in BESIDE.get(name, []):
-        put(root / path)
-    for path, text in TEXTS.get(name, {}).items():
-        (root / path).write_text(text)
-    return files
 
 
 def lmdbs(report, part: str) -> dict[str, str]:
@@ -96,6 +74,10 @@ def test_every_benchmark_has_a_miniature():
     assert set(RELEASES) == set(BENCHMARKS)
     for name, benchmark in BENCHMARKS.items():
         assert set(RELEASES[name]) == {part.name for part in benchmark.parts}, name
+
+
+def test_protocols_are_those_of_evaluating():
+    assert {benchmark.protocol for benchmark in BENCHMARKS.values()} <= {*PROTOCOLS, None, 'not established'}
 
 
 @pytest.mark.parametrize('name', RELEASES)

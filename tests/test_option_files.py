@@ -36,7 +36,8 @@ def shrink(opt):
         for source in dataset['sources']:
             source.pop('match', None)
             source.pop('meta_info_file', None)
-            source |= {key: f'data/{key[-2:]}' for key in ('dataroot_lq', 'dataroot_gt') if key in source}
+            roots = ('dataroot_lq', 'dataroot_gt')
+            source |= {key: photographs(source[key], key[-2:]) for key in roots if key in source}
         if phase == 'train':
             dataset |= {'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0, 'gt_size': dataset['gt_size'] and 16}
             dataset |= {'persistent_workers': False, 'pin_memory': False}
@@ -54,6 +55,14 @@ def shrink(opt):
     for key in [key for key, value in opt['path'].items() if key.startswith('pretrain_network') and value]:
         opt['path'][key] = f'{key}.pth'
     return opt
+
+
+def photographs(root, side):
+    """Gives a folder of its own for what an options file names: sources that are the same are refused."""
+    link = Path(root.removesuffix('.lmdb').replace('/', '_'))
+    if not link.exists():
+        link.symlink_to(f'data/{side}')
+    return str(link)
 
 
 def write_weights(opt):

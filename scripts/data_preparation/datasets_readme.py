@@ -20,7 +20,7 @@ BEGIN, END = '<!-- benchmarks: made by scripts/data_preparation/datasets_readme.
 
 def pages() -> str:
     """Gives all benchmarks: a table of what they are, then how each is laid out."""
-    lines = ['| NAME | benchmark | paper | licence | measured in |', '|---|---|---|---|---|']
+    lines = ['| NAME | benchmark | paper | licence | protocol |', '|---|---|---|---|---|']
     for benchmark in BENCHMARKS.values():
         title = benchmark.title if benchmark.url == '-' else f'[{benchmark.title}]({benchmark.url})'
         licence = benchmark.licence or 'not established'

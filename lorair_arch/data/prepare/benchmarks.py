@@ -70,7 +70,7 @@ class Benchmark:
         url: where to get it.
         parts: what it consists of.
         licence: as its authors state it; None: it could not be established.
-        protocol: how papers measure on it; None: it is trained on.
+        protocol: how papers measure on it, a name of `metrics/protocols.py`; 'not established'; None: it is trained on.
         note: what else is good to know.
     """
 
@@ -82,13 +82,6 @@ class Benchmark:
     licence: str | None = None
     protocol: str | None = None
     note: str = ''
-
-
-# How papers measure; datasets/README.md says what each means, options files name the metrics.
-ALL_WEATHER = 'all-weather'
-RGB = 'RGB'
-RGB16 = 'RGB, multiples of 16'
-Y = 'Y'
 
 
 def pairs(name: str, degradation: str, count: int | None, *layouts: Layout | tuple[str, str], **more) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorair_arch.data.prepare.benchmarks import RGB, RGB16, Benchmark, Layout, Y, by_name, clean, pairs
+from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, by_name, clean, pairs
 
 
 def _names(text: str) -> frozenset[str]:
@@ -67,29 +67,31 @@ OTHERS = by_name([
                 size=(481, 321),
             ),
         ),
-        licence=_BSDS, protocol=RGB16,
+        licence=_BSDS, protocol='airnet',
         note='Found among the validation images of BSDS500 too. Noise of sigma 15, 25 and 50.',
     ),
     Benchmark(
         'bsd68', 'BSD68 (grey)', 'Martin et al., ICCV 2001; Roth and Black, CVPR 2005',
         'https://github.com/cszn/DnCNN',
         (clean('test', 'noise, sigma: 25', 68, '{BSD68|Set68}/test{id}', size=(481, 321)),),
-        licence=_BSDS, protocol='grey',
+        licence=_BSDS, protocol='rgb',
+        note='Grey images are read with three equal channels, so that `rgb` measures one; noise made on the fly '
+        'differs between them.',
     ),
     Benchmark(
         'urban100', 'Urban100', 'Huang et al., CVPR 2015', 'https://github.com/jbhuang0604/SelfExSR',
         (clean('test', 'noise, sigma: 25', 100, 'img_{id}', 'image_SRF_4/img_{id}_SRF_4_HR'),),
-        protocol=RGB16,
+        protocol='airnet',
     ),
     Benchmark(
         'kodak24', 'Kodak24', 'Franzen, Kodak Lossless True Color Image Suite, 1999', 'https://r0k.us/graphics/kodak/',
         (clean('test', 'noise, sigma: 25', 24, 'kodim{id}'),),
-        protocol=RGB16,
+        protocol='airnet',
     ),
     Benchmark(
         'mcmaster', 'McMaster', 'Zhang et al., JEI 2011', 'https://www4.comp.polyu.edu.hk/~cslzhang/CDM_Dataset.htm',
         (clean('test', 'noise, sigma: 25', 18, '{McM|McMaster}/{id}', '{McM|McMaster}/mcm_{id}', size=(500, 500)),),
-        protocol=RGB,
+        protocol='rgb',
     ),
     Benchmark(
         'sidd', 'SIDD-Medium', 'Abdelhamed et al., CVPR 2018', 'https://abdokamel.github.io/sidd/',
@@ -100,19 +102,20 @@ OTHERS = by_name([
         'polyu', 'PolyU', 'Xu et al., arXiv 1804.02603',
         'https://github.com/csjunxu/PolyU-Real-World-Noisy-Images-Dataset',
         (pairs('test', 'noise', 100, ('CroppedImages/{name}_real', 'CroppedImages/{name}_mean'), size=(512, 512)),),
-        licence='non-commercial (License.txt)', protocol=RGB,
+        licence='non-commercial (License.txt)', protocol='rgb',
         note='Crops of 512 x 512 pixels; of the whole photographs nothing is taken.',
     ),
     Benchmark(
         'live1', 'LIVE1', 'Sheikh et al., LIVE Image Quality Assessment Database, 2005',
         'https://live.ece.utexas.edu/research/quality/',
         (clean('test', 'jpeg, quality: 10', 29, Layout('{name}', only=_LIVE1)),),
-        protocol=Y,
+        protocol='y',
     ),
     Benchmark(
         'classic5', 'classic5 (grey)', 'Foi et al., TIP 2007', 'https://github.com/cszn/DnCNN',
         (clean('test', 'jpeg, quality: 10', 5, Layout('{name}', only=_CLASSIC5), size=(512, 512)),),
-        protocol='grey',
+        protocol='rgb',
+        note='Grey images are read with three equal channels, so that `rgb` measures one.',
     ),
     Benchmark(
         'gopro', 'GoPro', 'Nah et al., CVPR 2017', 'https://seungjunnah.github.io/Datasets/gopro',
@@ -125,7 +128,7 @@ OTHERS = by_name([
             )
             for split, count in (('train', 2_103), ('test', 1_111))
         ),
-        protocol=RGB,
+        protocol='rgb',
         note='Of GOPRO_Large the images in `blur`, not those in `blur_gamma`.',
     ),
     Benchmark(
@@ -140,13 +143,13 @@ OTHERS = by_name([
                 size=(1280, 720),
             ),
         ),
-        protocol=RGB,
+        protocol='rgb',
     ),
     Benchmark(
         'realblur', 'RealBlur-J and RealBlur-R', 'Rim et al., ECCV 2020', 'https://github.com/rimchang/RealBlur',
         _realblur('J', 'RealBlur-J_ECC_IMCORR_centroid_itensity_ref')
         + _realblur('R', 'RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref'),
-        protocol=RGB,
+        protocol='rgb',
         note='Papers align results with the ground truths first, by evaluation_RealBlur_ecc.py of the authors. '
         'The lists beside the folders say which pairs are for training and which for testing.',
     ),
@@ -157,7 +160,7 @@ OTHERS = by_name([
             pairs('train', 'lowlight', 485, ('our485/low/{id}', 'our485/high/{id}'), size=(600, 400)),
             pairs('test', 'lowlight', 15, ('eval15/low/{id}', 'eval15/high/{id}'), size=(600, 400)),
         ),
-        protocol=RGB16,
+        protocol='rgb',
     ),
     Benchmark(
         'lol_v2', 'LOL v2 (real and synthetic)', 'Yang et al., Sparse Gradient Regularized Deep Retinex, TIP 2021',
@@ -175,7 +178,7 @@ OTHERS = by_name([
                 ),
             )
         ),
-        protocol=RGB,
+        protocol='rgb',
     ),
     Benchmark(
         'daclip', 'Ten degradations of DA-CLIP', 'Luo et al., arXiv 2310.01018', 'https://github.com/Algolzw/daclip-uir',
@@ -184,7 +187,7 @@ OTHERS = by_name([
             for i, split in enumerate(('train', 'val'))
             for folder, name, *count in _DACLIP
         ),
-        protocol=RGB,
+        protocol='rgb',
         note='Put together from other sets, as the page of DA-CLIP says; their terms hold.',
     ),
     Benchmark(

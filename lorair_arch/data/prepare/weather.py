@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorair_arch.data.prepare.benchmarks import ALL_WEATHER, RGB, RGB16, Benchmark, Layout, Y, by_name, pairs
+from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, by_name, pairs
 
 _CDD11 = (
     *('low', 'haze', 'rain', 'snow', 'low_haze', 'low_rain', 'low_snow'),
@@ -40,7 +40,7 @@ WEATHER = by_name([
             pairs('m', 'snow', 16_588, ('Snow100K-M/synthetic/{name}', 'Snow100K-M/gt/{name}')),
             pairs('l', 'snow', 16_801, ('Snow100K-L/synthetic/{name}', 'Snow100K-L/gt/{name}')),
         ),
-        protocol=ALL_WEATHER,
+        protocol='allweather',
         note="The selection is TransWeather's: put its list of training images, `allweather.txt`, beside `all`. Masks "
         'are left alone.',
     ),
@@ -54,7 +54,7 @@ WEATHER = by_name([
                 size=(720, 480),
             ),
         ),
-        protocol=ALL_WEATHER,
+        protocol='allweather',
         note='Several degraded images may share a ground truth.',
     ),
     Benchmark(
@@ -65,7 +65,7 @@ WEATHER = by_name([
             pairs('test_a', 'raindrop', 58, ('test_a/data/{id}_rain', 'test_a/gt/{id}_clean')),
             pairs('test_b', 'raindrop', 249, ('test_b/data/{id}_rain', 'test_b/gt/{id}_clean')),
         ),
-        protocol=ALL_WEATHER,
+        protocol='allweather',
         note='Test A is a part of test B.',
     ),
     Benchmark(
@@ -112,21 +112,21 @@ WEATHER = by_name([
                 gts=50, crop_gt=True,
             ),
         ),
-        protocol=RGB16,
+        protocol='airnet',
         note='Ground truths that are larger than their degraded images are cut around their centre, as FFA-Net does.',
     ),
     Benchmark(
         'rain100l', 'Rain100L', 'Yang et al., Deep Joint Rain Detection and Removal, CVPR 2017',
         'https://www.icst.pku.edu.cn/struct/Projects/joint_rain_removal.html',
         _rain100('L', 'Light', 200),
-        protocol=RGB16,
+        protocol='airnet',
         note='The authors have replaced their archives once; 200 and 100 pairs are the ones that papers use.',
     ),
     Benchmark(
         'rain100h', 'Rain100H', 'Yang et al., Deep Joint Rain Detection and Removal, CVPR 2017',
         'https://www.icst.pku.edu.cn/struct/Projects/joint_rain_removal.html',
         _rain100('H', 'Heavy', 1_800),
-        protocol=Y,
+        protocol='y',
     ),
     Benchmark(
         'rain13k', 'Rain13K and its test sets', 'Jiang et al., MSPFN, CVPR 2020; Zamir et al., MPRNet, CVPR 2021',
@@ -140,7 +140,7 @@ WEATHER = by_name([
                 }.items()
             ),
         ),
-        protocol=Y,
+        protocol='y',
     ),
     Benchmark(
         'cdd11', 'CDD-11', 'Guo et al., OneRestore, ECCV 2024', 'https://github.com/gy65896/OneRestore',
@@ -153,7 +153,7 @@ WEATHER = by_name([
             for split, count in (('train', 1_183), ('test', 200))
             for name in _CDD11
         ),
-        protocol=RGB,
+        protocol='onerestore',
         note='Four degradations alone and in seven mixtures; all share the ground truths in `clear`.',
     ),
     Benchmark(
@@ -162,7 +162,7 @@ WEATHER = by_name([
             pairs(name[:-3], 'snow', None, (f'{name}/input/{{name}}', f'{name}/gt/{{name}}'))
             for name in ('training', 'testing')
         ),
-        protocol='not established',
+        protocol='rgb',
         note='Pairs cut from videos of scenes at rest.',
     ),
 ])  # fmt: skip
