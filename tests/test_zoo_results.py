@@ -278,7 +278,7 @@ def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
     'args, message',
     [
         (['--only', 'rain100'], "--only: there is no set 'rain100'; did you mean 'rain100l'?"),
-        (['--weights', 'lorair-huge'], "'lorair-huge' is neither a file nor a folder, nor the name of weights: "),
+        (['--weights', 'lorair-huge'], "'lorair-huge' is neither a file nor a folder, nor the name of weights"),
         (['--limit', '0'], '--limit is 0, but at least one image must be measured'),
         (['--no-ours', '--no-peers'], '--no-ours goes not with --no-peers, and nothing is left to measure'),
         (['--no-ours', '--sheets', 's'], '--no-ours goes not with --sheets, which shows ours'),
