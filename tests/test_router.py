@@ -1,6 +1,7 @@
 """The degradation router: its views, its frozen encoder, where its encoder comes from."""
 
 import json
+import math
 
 import open_clip
 import pytest
@@ -113,7 +114,7 @@ def test_without_a_network_the_error_says_what_to_do():
         ({'clip_model': {'vision_cfg': VISION}}, '^clip_model.embed_dim: missing, expected a whole number'),
         ({'clip_model': {**CLIP, 'widht': 3}}, '^clip_model.widht: unknown key; known are embed_dim, vision_cfg'),
         ({'clip_model': CLIP, 'pretrained': 'openai'}, "^pretrained: found 'openai', expected null, as clip_model"),
-        ({'clip_model': CLIP, 'views': 'cuda'}, "^views: found 'cuda', expected device or pillow$"),
+        ({'clip_model': CLIP, 'views': 'cuda'}, "^views: found 'cuda', expected device or pillow or windows$"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
@@ -127,3 +128,26 @@ def test_a_patch_size_that_is_not_given_is_open_clip_s():
     assert router.clip.conv1.kernel_size == (16, 16)
     with pytest.raises(OptionsError, match='image_size: found 40, expected a multiple of patch_size = 16'):
         DegradationRouter({'embed_dim': 16, 'vision_cfg': vision | {'image_size': 40}}, num_degradations=2)
+
+
+@pytest.mark.parametrize('size', [(28, 28), (29, 28), (5, 40), (1, 1), (1, 33), (60, 90)])
+def test_windows_show_the_image_as_it_is(size):
+    router = DegradationRouter(CLIP, 4, clip_grid=3, views='windows').eval()
+    lq = torch.rand(2, 3, *size)
+    views = router.views(lq).mul(router.std).add(router.mean)
+    counts = [min(3, -(-side // 28)) for side in size]
+    assert views.shape == (2, math.prod(counts), 3, 28, 28)
+    if min(size) >= 28:
+        torch.testing.assert_close(views[:, 0], lq[..., :28, :28])
+        torch.testing.assert_close(views[:, -1], lq[..., -28:, -28:])
+    content = (lq * 255).round().byte()
+    torch.testing.assert_close(router.views(content), router.views(content.float() / 255))
+    logits, prior = router(lq)
+    assert logits.shape[0] == prior.shape[0] == 2 and logits.isfinite().all()
+
+
+def test_windows_judge_a_crop_and_an_image_of_the_same_crops_alike():
+    router = DegradationRouter(CLIP, 4, clip_grid=3, views='windows').eval()
+    crop = torch.rand(1, 3, 28, 28)
+    for one, other in zip(router(crop), router(crop.tile(1, 1, 3, 2))):
+        torch.testing.assert_close(one, other)

@@ -25,7 +25,13 @@ class DegradationRouterModel(StageModel):
         lq = data['lq']
         if isinstance(lq, list):  # images of different sizes have views of one size
             views = self.get_bare_model(self.net).views
-            self.lq = torch.cat([views(image[None].to(self.device, non_blocking=True)) for image in lq])
+            parts = [views(image[None].to(self.device, non_blocking=True)) for image in lq]
+            if len({part.shape for part in parts}) > 1:
+                raise DataError(
+                    'The images of a batch have different numbers of windows: with network_router.views: windows give '
+                    'datasets.train.gt_size a size, or batch_size_per_gpu: 1.'
+                )
+            self.lq = torch.cat(parts)
         else:
             self.lq = lq.to(self.device, non_blocking=True)
         self.labels = torch.tensor([self._label(name) for name in data.get('degradation', ())], device=self.device)
