@@ -47,14 +47,14 @@ fi
 [[ -n $train && -n $val ]] || usage
 
 step "Data"
-[[ -d datasets/zoo/pieces.lmdb ]] || python "$repo/scripts/data_preparation/zoo_data.py" --train "$train" --val "$val"
+[[ -e datasets/zoo/val_few.txt ]] || python "$repo/scripts/data_preparation/zoo_data.py" --train "$train" --val "$val"
 
 step "Training: router, restorer, experts"
 basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${short[@]+"${short[@]}"}
 
 step "Packing into $out"
 models=experiments/zoo_tiny
-lorair convert ${models}_2_router/models/net_router_latest.pth ${models}_3_pretrain/models/net_g_latest.pth \
-    ${models}_4_finetune/models/net_g_latest.pth "$out/model.safetensors" \
+lorair convert ${models}_1_router/models/net_router_latest.pth ${models}_2_pretrain/models/net_g_latest.pth \
+    ${models}_3_finetune/models/net_g_latest.pth "$out/model.safetensors" \
     --half --degradations clean noise rain haze blur lowlight jpeg
 du -b "$out/model.safetensors"

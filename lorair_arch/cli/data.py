@@ -41,7 +41,7 @@ def add_data(verbs) -> None:
     what = 'read every image that an options file names and list all that is wrong'
     verb = add_verb(verbs, 'check', what, 'lorair data check -opt options/1_router.yml', _check_data)
     _add_opt(verb)
-    example = 'lorair data show -opt options/zoo/3_pretrain.yml -o sheet.png'
+    example = 'lorair data show -opt options/zoo/2_pretrain.yml -o sheet.png'
     verb = add_verb(verbs, 'show', 'draw samples of an options file as training will see them', example, _show_data)
     _add_opt(verb)
     verb.add_argument('-o', '--output', type=expanduser, required=True, metavar='OUT', help='the picture: *.png')

@@ -2,37 +2,26 @@
 
     python scripts/data_preparation/zoo_data.py --train BSDS500/train --val BSDS500/val
 
-makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are; datasets/zoo/pieces.lmdb, the
-training photographs whole and in pieces of several sizes, from which the router learns to judge images of any size; and
-datasets/zoo/val_few.txt, the validation photographs for use during training. They are degraded on the fly, so nothing
-else is needed.
+makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are, and datasets/zoo/val_few.txt, the
+validation photographs for use during training. They are degraded on the fly, so nothing else is needed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError, LoRAIRError
 
-SIZES = (
-    96,
-    128,
-    192,
-    256,
-)  # of the pieces in pixels: the router sees crops of the restorer's training, and photographs
 EVERY = 4  # a restorer takes seconds for each validation photograph
-SEED = 0
 
 
 def make_zoo_data(train: str, val: str, out: Path) -> None:
-    """Writes the three LMDBs.
+    """Writes the two LMDBs and the list.
 
     Args:
         train: a folder of photographs, at least 96 pixels wide and high.
@@ -56,21 +45,6 @@ def make_zoo_data(train: str, val: str, out: Path) -> None:
                 lmdb.put(key.replace('.', '_'), store.load(key))
     few = [f'{key.replace(".", "_")}.png\n' for key in stores['val'].keys[::EVERY]]
     (out / 'val_few.txt').write_text(''.join(few), encoding='utf-8')
-    with LmdbWriter(f'{out}/pieces.lmdb', compressed=False) as lmdb:
-        for number, key in enumerate(tqdm(stores['train'].keys, unit='photo', desc='pieces')):
-            rng = np.random.default_rng([SEED, number])
-            for size, piece in pieces(stores['train'].load(key), rng):
-                lmdb.put(f'{key.replace(".", "_")}_{size}', piece)
-
-
-def pieces(image: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """Gives the image, and a piece of it of every size that fits, at a random place."""
-    yield 'whole', image
-    height, width = image.shape[:2]
-    for size in SIZES:
-        if size <= min(height, width):
-            top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-            yield str(size), image[top : top + size, left : left + size]
 
 
 def main() -> None:
