@@ -56,7 +56,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png',
     )
     verbs = _verbs(parser)
-    for add in (_add_restore, _add_weights, _add_convert, _add_export, _add_evaluate, _add_data):
+    for add in (_add_restore, _add_weights, _add_convert, _add_export, _add_inspect, _add_evaluate, _add_data):
         add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -261,21 +261,57 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _add_export(verbs) -> None:
-    example = 'lorair export results/quickstart/weights rain.safetensors --degradation rain'
-    what = 'merge the experts of one degradation into a plain network'
+    example = (
+        'lorair export results/quickstart/weights restorer.onnx\n'
+        'lorair export results/quickstart/weights rain.safetensors --degradation rain'
+    )
+    what = 'write weights for other programs: ONNX, torch.export, or without experts'
     verb = _add(verbs, 'export', what, example, _export)
-    what = 'a restorer and its experts: files, or their folder'
+    what = 'router, restorer and experts: files, their folder, or a name'
     verb.add_argument('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
-    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help='*.safetensors or *.pth')
-    verb.add_argument('--degradation', required=True, metavar='NAME', help='whose experts')
+    what = '*.onnx, *.pt2 (torch.export): router and restorer; *.safetensors, *.pth: a restorer without experts'
+    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help=what)
+    what = 'merge the experts of this one; without, in *.onnx and *.pt2, the router chooses'
+    verb.add_argument('--degradation', metavar='NAME', help=what)
     _add_overwrite(verb)
 
 
 def _export(args: argparse.Namespace) -> None:
+    graph = args.output.endswith(('.onnx', '.pt2'))
+    if not graph and args.degradation is None:
+        raise OptionsError(
+            '--degradation is missing: it says whose experts are merged (*.onnx and *.pt2 can leave it to the router)'
+        )
     with uncollected():
         from lorair_arch.weights.convert import export
+        from lorair_arch.weights.graphs import export_graph
 
-    logger.info(export(args.input, args.output, args.degradation, args.overwrite))
+    write = export_graph if graph else export
+    logger.info(write(args.input, args.output, args.degradation, args.overwrite))
+
+
+def _add_inspect(verbs) -> None:
+    example = 'lorair inspect photo.jpg -o inspected.png\nlorair inspect lorair-tiny'
+    what = 'draw what router and experts make of an image, or say what weights are'
+    verb = _add(verbs, 'inspect', what, example, _inspect)
+    verb.add_argument('input', type=expanduser, metavar='INPUT', help='an image; or weights: a file, folder or name')
+    what = 'of an image: the picture, *.png; default: NAME_inspected.png'
+    verb.add_argument('-o', '--output', type=expanduser, metavar='OUT', help=what)
+    what = f'of an image: files of weights, their folder, or a name; default: {DEFAULT}'
+    verb.add_argument('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    verb.add_argument('--device', help='of an image: cpu, cuda, cuda:1, ...; default: a GPU if there is one')
+    _add_overwrite(verb)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    with uncollected():
+        from lorair_arch.restoring.inspecting import inspect_image, is_image
+        from lorair_arch.weights.describing import described
+    if not is_image(args.input):
+        sys.stdout.write(described(args.input) + '\n')
+        return
+    output = args.output or f'{Path(args.input).stem}_inspected.png'
+    logger.info(inspect_image(args.input, output, args.weights, args.device, args.overwrite))
 
 
 def _add_evaluate(verbs) -> None:

@@ -46,7 +46,7 @@ class Graph(nn.Module):
 
 
 def _restore(net: nn.Module, lq: Tensor, prior: Tensor, experts: Routing | None) -> Tensor:
-    """Does what `LoRAIR` does, without its kernels: those look at sizes, which are no numbers while a graph is traced."""
+    """Does what `LoRAIR` does without its kernels, which look at sizes: no numbers while a graph is traced."""
     height, width = lq.shape[-2:]
     image = F.pad(lq, (0, -width % net.multiple, 0, -height % net.multiple))
     prior = net.prior_mlp(prior, experts)
@@ -78,14 +78,14 @@ def _blocks(stage: nn.Module, x: Tensor, experts: Routing | None) -> Tensor:
 
 
 def _mean(window: PoolWindow, x: Tensor) -> Tensor:
-    """The mean over space, or over windows (see `local_mean`), spread over all pixels: the same operations in any size."""
+    """The mean over space, or over windows, spread over all pixels (see `local_mean`): the same operations always."""
     if window.train_size is None:
         return x.mean((2, 3), keepdim=True)
     for dim, train in zip((2, 3), window.train_size):
         length = x.shape[dim]
         side = torch.full((), length).clamp(max=window._side(train))
-        left_over = length - side  # positions at which the window does not fit, half of them on either side
-        first = torch.minimum((torch.arange(length) - left_over // 2).clamp(min=0), left_over)
+        # The window around each pixel; where it does not fit, the nearest that does.
+        first = torch.minimum((torch.arange(length) - (side - 1) // 2).clamp(min=0), length - side)
         sums = F.pad(x.cumsum(dim), (1, 0) if dim == 3 else (0, 0, 1, 0))
         x = (sums.index_select(dim, first + side) - sums.index_select(dim, first)) / side
     return x
@@ -94,7 +94,7 @@ def _mean(window: PoolWindow, x: Tensor) -> Tensor:
 def graph_views(lq: Tensor, size: int, grid: int) -> Tensor:
     """Makes the views that `device_views` makes on a CPU, bit for bit, as matrix products.
 
-    Runtimes resize in floats and round once, if they know the filter at all; PyTorch rounds weights and rows to integers.
+    Runtimes resize in floats, if they know the filter at all; PyTorch rounds weights and rows to integers.
 
     Args:
         lq: One image, [1, 3, H, W] in [0, 1].
@@ -114,7 +114,7 @@ def _resized(levels: Tensor, size: int) -> Tensor:
 
 
 def _bicubic(length: int, size: int) -> tuple[Tensor, Tensor]:
-    """Gives the weights, [length, size], by which PyTorch resizes 8 bits with antialiasing: integers, and their unit."""
+    """Gives the weights by which PyTorch resizes 8 bits with antialiasing, integers [length, size], and their unit."""
     real = {'dtype': torch.float64}
     scale = torch.full((), length, **real) / size  # pixels for each of the result
     wide = scale.clamp(min=1)
