@@ -116,13 +116,14 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch):
     tiny.save(pillow, 'router', router, DegradationRouter(**router).state_dict())
     base, experts = weights / 'base.pth', weights / 'experts.pth'
     ours = tmp_path / 'ours.pt2'
+    (tmp_path / 'there.pt2').touch()
     cases = [
         ([weights], ours, 'rian', "--degradation is 'rian'; did you mean 'rain'?"),
         ([weights / 'router.pth', base], ours, 'rain', "--degradation is 'rain', but these weights have no experts"),
         ([base, experts], ours, None, 'there is no router among the weights'),
         ([pillow, base, experts], ours, None, 'the router makes its views with Pillow, which no graph can call'),
         ([weights], weights / 'router.pth', None, 'would replace the input: choose another name'),
-        ([weights], write(tmp_path / 'there.onnx', photo()), None, "there.onnx' exists already"),
+        ([weights], tmp_path / 'there.pt2', None, "there.pt2' exists already"),
     ]
     for inputs, output, degradation, message in cases:
         with pytest.raises(LoRAIRError) as caught:
