@@ -172,8 +172,8 @@ class ExpertConv2d(nn.Conv2d):
         weights = (
             self.merged_weights(experts, layer_scale) if experts.part_of is None else self._of_one(experts, layer_scale)
         )
-        parts = zip(x.split(experts.sizes), weights)
-        parts = [self._conv_forward(part, weight, bias) for part, weight in parts]
+        parts = x.split(experts.sizes) if len(experts.sizes) > 1 else (x,)  # a copy where a graph is exported
+        parts = [self._conv_forward(part, weight, bias) for part, weight in zip(parts, weights)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def factors(self, index: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def measure(restorer: Restorer, session: onnxruntime.InferenceSession, height: i
             seconds.setdefault(name, []).append(time.process_time() - start)
     torch_s, onnx_s = (median(values[1:]) for values in seconds.values())
     difference = abs(images['PyTorch'] - images['onnxruntime']).max()
-    return [f'{width} x {height}', torch_s, onnx_s, onnx_s / torch_s, f'{difference:.1e}']
+    return [f'{width} x {height}', torch_s, onnx_s, onnx_s / torch_s, difference]
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def main() -> int:
     session = onnxruntime.InferenceSession(args.graph, options)
     rows = [measure(restorer, session, *size, args.runs) for size in _SIZES]
     headers = ['image', 'PyTorch, s', 'onnxruntime, s', 'ratio', 'largest difference']
-    sys.stdout.write(tabulate(rows, headers, floatfmt='.2f', tablefmt='github') + '\n')
+    sys.stdout.write(tabulate(rows, headers, floatfmt=('', '.2f', '.2f', '.2f', '.0e'), tablefmt='github') + '\n')
     return 0
 
 
