@@ -46,6 +46,8 @@ setup(
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests
         'jxl': ['pillow-jxl-plugin>=1.3.4'],
+        # files of lorair export; where they run, onnxruntime is enough
+        'onnx': ['onnx>=1.19', 'onnxruntime>=1.23', 'onnxscript>=0.5'],
         'ray': ['ray[data]>=2.40'],
         'spandrel': ['spandrel>=0.4'],
         # what scripts/benchmark/zoo_results.py compares with; bm3d is for non-commercial use only

@@ -31,7 +31,7 @@ install() {
     "$python" -m venv --clear .venv &&
         "${pip[@]}" torch setuptools wheel cython numpy &&
         "${pip[@]}" torchvision &&
-        "${pip[@]}" --no-build-isolation -e '.[dev,heif,jxl,lpips,ray,spandrel]' &&
+        "${pip[@]}" --no-build-isolation -e '.[dev,heif,jxl,lpips,onnx,ray,spandrel]' &&
         .venv/bin/basicsr --help
 }
 

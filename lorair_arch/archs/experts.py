@@ -18,6 +18,7 @@ the group (`Merging`); inference runs nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -171,8 +172,8 @@ class ExpertConv2d(nn.Conv2d):
         weights = (
             self.merged_weights(experts, layer_scale) if experts.part_of is None else self._of_one(experts, layer_scale)
         )
-        parts = zip(x.split(experts.sizes), weights)
-        parts = [self._conv_forward(part, weight, bias) for part, weight in parts]
+        parts = x.split(experts.sizes) if len(experts.sizes) > 1 else (x,)  # a copy where a graph is exported
+        parts = [self._conv_forward(part, weight, bias) for part, weight in zip(parts, weights)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def factors(self, index: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,8 +204,9 @@ class ExpertConv2d(nn.Conv2d):
         a, b = self.factors(*experts.of_groups)
         weight = _scaled(self.weight, layer_scale, 3).reshape(b.shape[1], a.shape[2])
         b = _scaled(b, layer_scale, 1)
-        with torch.autocast(a.device.type, enabled=False):  # a small change of W must not be rounded away
-            merged = torch.baddbmm(weight, b, a, alpha=self.scale)
+        autocast = torch.is_autocast_enabled(a.device.type)  # in an exported graph there would be a trace of it
+        with torch.autocast(a.device.type, enabled=False) if autocast else contextlib.nullcontext():
+            merged = torch.baddbmm(weight, b, a, alpha=self.scale)  # a small change of W must not be rounded away
         return merged.view(-1, *self.weight.shape)
 
 

@@ -9,6 +9,7 @@ from os.path import expanduser
 
 from lorair_arch.archs import uncollected
 from lorair_arch.cli.parsing import add_overwrite, add_verb
+from lorair_arch.errors import OptionsError
 
 logger = logging.getLogger('lorair_arch')
 
@@ -53,18 +54,30 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def add_export(verbs) -> None:
-    example = 'lorair export results/quickstart/weights rain.safetensors --degradation rain'
-    what = 'merge the experts of one degradation into a plain network'
+    example = (
+        'lorair export results/quickstart/weights restorer.onnx\n'
+        'lorair export results/quickstart/weights rain.safetensors --degradation rain'
+    )
+    what = 'write weights for other programs: ONNX, torch.export, or without experts'
     verb = add_verb(verbs, 'export', what, example, _export)
-    what = 'a restorer and its experts: files, or their folder'
+    what = 'router, restorer and experts: files, their folder, or a name'
     verb.add_argument('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
-    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help='*.safetensors or *.pth')
-    verb.add_argument('--degradation', required=True, metavar='NAME', help='whose experts')
+    what = '*.onnx, *.pt2 (torch.export): router and restorer; *.safetensors, *.pth: a restorer without experts'
+    verb.add_argument('output', type=expanduser, metavar='OUTPUT', help=what)
+    what = 'merge the experts of this one; without, in *.onnx and *.pt2, the router chooses'
+    verb.add_argument('--degradation', metavar='NAME', help=what)
     add_overwrite(verb)
 
 
 def _export(args: argparse.Namespace) -> None:
+    graph = args.output.endswith(('.onnx', '.pt2'))
+    if not graph and args.degradation is None:
+        raise OptionsError(
+            '--degradation is missing: it says whose experts are merged (*.onnx and *.pt2 can leave it to the router)'
+        )
     with uncollected():
         from lorair_arch.weights.convert import export
+        from lorair_arch.weights.graphs import export_graph
 
-    logger.info(export(args.input, args.output, args.degradation, args.overwrite))
+    write = export_graph if graph else export
+    logger.info(write(args.input, args.output, args.degradation, args.overwrite))

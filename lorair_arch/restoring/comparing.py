@@ -19,7 +19,7 @@ _THUMBNAIL_BYTES = 40_000  # a page of 200 photographs, two thumbnails each, in 
 
 def compare(before: Photo, after: Photo) -> bytes:
     """Gives a PNG with the original on the left and the result on the right, each with a label above it."""
-    halves = [_reduced(photo, _SIDE) for photo in (before, after)]
+    halves = [reduced(photo, _SIDE) for photo in (before, after)]
     width, height = halves[0].size
     margin = max(16, min(40, height // 20))
     sheet = Image.new('RGB', (2 * width + margin // 4, height + margin), 'white')
@@ -35,7 +35,7 @@ def thumbnail(photo: Photo) -> bytes:
     """Gives a small WebP of bounded size."""
     side = _THUMBNAIL_SIDE
     while True:
-        image = _reduced(photo, side)
+        image = reduced(photo, side)
         for quality in (82, 65, 45):
             stream = io.BytesIO()
             image.save(stream, 'WEBP', quality=quality, method=2)
@@ -44,7 +44,7 @@ def thumbnail(photo: Photo) -> bytes:
         side = side * 3 // 4  # of noise alone
 
 
-def _reduced(photo: Photo, side: int) -> Image.Image:
+def reduced(photo: Photo, side: int) -> Image.Image:
     """Gives an image as RGB of 8 bits in sRGB, transparent parts white, no longer than `side` pixels."""
     parts = [part for part in (photo.pixels, photo.alpha) if part is not None]
     # Every n-th pixel first where an image has far more of them than will be seen: filters take time and memory.

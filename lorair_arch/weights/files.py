@@ -29,6 +29,8 @@ _MAGIC = {
     b'\x89HDF': 'an HDF5 file',
     b'version https://git-lfs': 'a Git LFS pointer (run `git lfs pull`)',
 }
+_SAFETENSORS = b'\0\0\0{'  # the end of 8 bytes of length, little-endian, then a JSON header
+_ZIP, _PICKLE = b'PK', b'\x80'  # PyTorch's files since 1.6 are zip archives, before they were pickles of protocol 2
 _WANTED = 'weights saved by torch.save or safetensors are needed'
 
 
@@ -54,16 +56,21 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f'{path} cannot be read: {error.strerror}') from error
     if not head:
         raise CheckpointError(f'{path} is empty (0 bytes): copy or download it again')
-    if head[5:9] == b'\0\0\0{':  # 8 bytes of length, little-endian, then a JSON header
+    if not may_be_weights(head):
+        raise CheckpointError(f'{path} seems to be {guess(head)}, {_WANTED}')
+    if head[5:9] == _SAFETENSORS:
         return _load_safetensors(path)
-    if head.startswith(b'PK'):  # PyTorch's files since 1.6 are zip archives
+    if head.startswith(_ZIP):
         _check_zip(path)
-    elif head[:1] != b'\x80':  # a pickle of protocol 2 or later: PyTorch before 1.6
-        raise CheckpointError(f'{path} seems to be {_guess(head)}, {_WANTED}')
     loaded = _load_pickle(path)
     if not isinstance(loaded, dict):
         raise CheckpointError(f'{path} holds a {type(loaded).__name__} instead of a dict of tensors, {_WANTED}')
     return loaded
+
+
+def may_be_weights(head: bytes) -> bool:
+    """Tells by the first bytes of a file whether `load_file` may read it."""
+    return head[5:9] == _SAFETENSORS or head.startswith((_ZIP, _PICKLE))
 
 
 def read_description(path: str | os.PathLike) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def read_description(path: str | os.PathLike) -> dict[str, Any]:
         with path.open('rb') as file:
             head = file.read(9)
         # Mapped, so that the tensors of a PyTorch file are not read.
-        loaded = _load_safetensors(path, weights=False) if head[5:] == b'\0\0\0{' else _load_pickle(path, mmap=True)
+        loaded = _load_safetensors(path, weights=False) if head[5:] == _SAFETENSORS else _load_pickle(path, mmap=True)
     except (OSError, CheckpointError):
         return {}
     description = loaded.get('lorair') if isinstance(loaded, dict) else None
@@ -177,12 +184,14 @@ def _load_pickle(path: Path, mmap: bool = False) -> Any:
         ) from error
 
 
-def _guess(head: bytes) -> str:
+def guess(head: bytes) -> str:
     """Says what a file is by its first bytes."""
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
     if head.lstrip()[:9].lower().startswith((b'<!doctype', b'<html')):
         return 'a web page (the download gave a page instead of the file)'
+    if head[:1] == b'\x08' and b'pytorch' in head[:16]:  # a number of version, then who made it
+        return 'an ONNX graph'
     text = all(byte >= 32 or byte in b'\t\n\r' for byte in head)
     return 'a text file' if text else 'neither a PyTorch nor a safetensors file'
