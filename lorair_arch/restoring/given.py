@@ -46,9 +46,11 @@ class Pixels(NamedTuple):
 
     def window(self, rows: slice, columns: slice, device: torch.device | str = 'cpu') -> Tensor:
         """Gives a part as [1, 3, h, w], float32 in [0, 1], on a device."""
-        values = self.values[:, rows, columns].to(device)  # sent as it is: floats are larger
+        values = self.values[:, rows, columns]
         white = _WHITE.get(values.dtype)
-        values = values.float()
+        if values.dtype == torch.uint16:  # which not every device knows
+            values = values.float()
+        values = values.to(device).float()  # 8 bits are sent as they are: floats are larger
         if white:
             values = values / white
         return values.expand(3, -1, -1)[None].contiguous()

@@ -291,7 +291,10 @@ def _put(values: Tensor, image: Pixels, rows: slice, restored: Tensor, grey: boo
     if strength != 1:
         lq = image.window(rows, slice(None), restored.device)
         restored = torch.lerp(lq, restored, strength)
-    values[:, rows] = as_type(restored[0, : len(values)], values.dtype).to(values.device)
+    restored = restored[0, : len(values)]
+    if values.dtype == torch.uint16:  # which not every device knows
+        restored = restored.to(values.device)
+    values[:, rows] = as_type(restored, values.dtype).to(values.device)
 
 
 def _too_large(size: tuple[int, int], tile: int | None, smaller: int | None, device: torch.device) -> str:
