@@ -1,7 +1,7 @@
 """Weights: recognising, loading, converting; and those that have a name.
 
-The zoo are those that come with the package, each a folder in `zoo/`: `scripts/train_zoo.sh` makes them; none are
-shipped yet. Releases are others' weights, at their authors' place on a hub.
+The zoo are those that come with the package, each a folder in `zoo/`: `scripts/train_zoo.sh` makes them. Releases are
+others' weights, at their authors' place on a hub.
 """
 
 from __future__ import annotations
@@ -75,11 +75,6 @@ def located(name_or_path: str | os.PathLike) -> list[Path]:
     # A path that does not exist is reported as a missing file, not as an unknown name.
     if path.suffix or len(path.parts) > 1:
         return [path]
-    if name == DEFAULT:
-        raise CheckpointError(
-            f'the weights {name!r} do not come with this package yet: name others, such as {", ".join(names())}, or '
-            'make them (scripts/train_zoo.sh)'
-        )
     raise CheckpointError(
         f'{name!r} is neither a file nor a folder, nor the name of weights{did_you_mean(name, names())}'
     )

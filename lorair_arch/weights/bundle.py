@@ -32,17 +32,20 @@ def is_bundle(state_dict: Mapping[str, Tensor]) -> bool:
     return 'router.head.weight' in state_dict and 'restorer.intro.weight' in state_dict
 
 
-def pack(networks: Mapping[str, tuple[dict[str, Tensor], dict]], degradations: list[str]) -> dict[str, Tensor]:
+def pack(networks: Mapping[str, tuple[dict[str, Tensor], dict]], degradations: list[str]) -> dict[str, Any]:
     """Makes one state dict of two.
 
     Args:
         networks: State dict and options of 'router' and 'restorer'.
         degradations: Their names, in the order of the classes.
+
+    Returns:
+        What `save_file` writes: the state dict, and the degradations once more, to be read without the weights.
     """
     config = {'degradations': degradations, **{part: networks[part][1] for part in PARTS}}
     content = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
     weights = {f'{part}.{key}': value for part in PARTS for key, value in networks[part][0].items()}
-    return {**weights, CONFIG: content}
+    return {'params': {**weights, CONFIG: content}, 'lorair': {'degradations': degradations}}
 
 
 def unpack(state_dict: Mapping[str, Tensor], path: str | os.PathLike) -> tuple[dict[str, dict[str, Tensor]], dict]:
@@ -107,8 +110,9 @@ def save_folder(
     for name in (SINGLE, DESCRIPTION, 'README.md'):
         check_output(folder / name, overwrite)
     networks = {part: (module.state_dict(), options_of(module)) for part, module in zip(PARTS, (router, net))}
-    weights = pack(networks, names)
-    save_file({'params': weights}, folder / SINGLE)
+    content = pack(networks, names)
+    weights = content['params']
+    save_file(content, folder / SINGLE)
     write_json(folder / DESCRIPTION, read_config(weights, SINGLE))
     count = sum(value.numel() for key, value in weights.items() if key != CONFIG)
     write_file(folder / 'README.md', model_card(folder.resolve().name, names, net.num_experts, count).encode())

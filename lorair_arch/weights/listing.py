@@ -20,11 +20,10 @@ def table() -> str:
 
 def rows() -> Iterator[dict[str, str]]:
     """Gives name, size, licence, degradations and place of each."""
-    shipped = zoo.shipped()
-    for name in sorted({zoo.DEFAULT, *shipped}):
-        files = sorted((zoo._ROOT / name).glob('*.safetensors')) if name in shipped else []
-        where = zoo._ROOT / name if files else 'not shipped yet; scripts/train_zoo.sh makes it'
-        yield _row(name, _size(files), 'Apache-2.0', _degradations(files), where)
+    for name in zoo.shipped():
+        [folder] = zoo.located(name)
+        files = sorted(folder.glob('*.safetensors'))
+        yield _row(name, _size(files), 'Apache-2.0', _degradations(files), folder)
     for name, release in zoo.RELEASES.items():
         files = release.repository.local()
         where = files[0].parent if files else f'no; {release.repository.page}'
