@@ -16,6 +16,8 @@ elif [[ $# -gt 0 ]]; then
     exit 2
 fi
 
+# threads give way to other programs, as in lorair_arch/cli
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-50000}
 step "Environment"
 bash "$repo/scripts/setup_env.sh"
 PATH="$repo/.venv/bin:$PATH"
