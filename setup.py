@@ -16,7 +16,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['lorair_arch', 'lorair_arch.*']),
-    package_data={'lorair_arch.metrics': ['published.yml'], 'lorair_arch.weights': ['zoo/*/*.safetensors']},
+    package_data={'lorair_arch.metrics': ['published.yml'], 'lorair_arch.weights': ['zoo/*/*']},
     python_requires='>=3.10',
     install_requires=[
         # BasicSR trains and tests; it cannot be built on 3.13, where all the rest works. It brings tb-nightly:

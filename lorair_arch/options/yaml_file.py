@@ -48,7 +48,8 @@ class OptionsFile(os.PathLike):
         merged: dict[str, Any] = {}
         for _, own in reversed(self.parts):
             _merge(merged, own)
-        return {key: merged[key] for key in (*self.parts[0][1], *merged) if key != 'base'}
+        first = [key for key in ('name', 'model_type') if key in merged]
+        return {key: merged[key] for key in (*first, *self.parts[0][1], *merged) if key != 'base'}
 
     def says(self, place: str) -> str:
         """Gives the path of the file that says what stands at a place, such as 'train.optim_g.lr'."""
