@@ -262,7 +262,7 @@ def test_the_examples_of_the_readme_are_valid():
         for phase in yaml.safe_load(block).get('datasets', {}).values()
         for source in phase['sources']
     ]
-    assert len(sources) == 4
+    assert len(sources) == 3
     for source in sources:
         with pytest.raises(DataError, match=r"^folder 'datasets/.*' does not exist"):
             Source(source, 'sources[0]')
