@@ -192,6 +192,7 @@ def test_weights_mix_the_experts(restorer):
         ({'degradation': {'rain': float('nan')}}, 'the weight nan'),
         ({'degradation': {'rain': '1'}}, "the weight '1'"),
         ({'degradation': {'rain': 0}}, 'gives no degradation a weight above 0'),
+        ({'degradation': ['rain']}, "degradation is \\['rain'\\], expected a name, or weights by name"),
         ({'degradation': {}}, 'gives no degradation a weight above 0'),
         ({'strength': 1.5}, 'strength is 1.5, expected a number from 0'),
         ({'strength': float('nan')}, 'strength is nan'),
@@ -266,6 +267,25 @@ def test_smaller_tiles_where_memory_runs_out(restorer, monkeypatch):
     monkeypatch.setattr(module, 'restore_bands', lambda *_: (_ for _ in ()).throw(RuntimeError('broken')))
     with pytest.raises(RuntimeError, match='broken'):  # what has another cause is not tried again
         restorer(image)
+
+
+def test_a_list_that_does_not_fit_is_restored_one_by_one(restorer, monkeypatch):
+    whole, images = module.restore_bands, [photo(), photo()[::-1], photo()[:, ::-1]]
+    expected = [restorer(image) for image in images]
+
+    def crowded(net, window, size, prior, logits, tile):
+        if len(prior) > 1:
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')
+        yield from whole(net, window, size, prior, logits, tile)
+
+    monkeypatch.setattr(module, 'restore_bands', crowded)
+    for one, other in zip(restorer(images), expected):
+        np.testing.assert_array_equal(one, other)
+    asked, forward = [], restorer.router.forward
+    monkeypatch.setattr(restorer.router, 'forward', lambda lq: asked.append(len(lq)) or forward(lq))
+    for one, image in zip(restorer(images, tile=32), images):
+        np.testing.assert_array_equal(one, restorer(image, tile=32))
+    assert asked == [1] * 6  # once an image, in tiles too
 
 
 @pytest.mark.parametrize(('limit', 'free'), [('max', None), ('3000', 1000), ('nonsense', None)])

@@ -78,6 +78,31 @@ def as_type(values: Tensor, dtype: torch.dtype) -> Tensor:
     return (values.mul(white).round_() if white else values).to(dtype)
 
 
+def put(values: Tensor, image: Pixels, rows: slice, restored: Tensor, grey: bool, strength: float) -> None:
+    """Writes restored rows into the values of a result.
+
+    Args:
+        values: [C, H, W], of the type of the image's own.
+        image: What was restored.
+        rows: Which rows.
+        restored: [1, 3, rows, W], on any device.
+        grey: The image is grey, and its result stays so.
+        strength: See `Restorer`.
+    """
+    restored = restored.float().clamp(0, 1)
+    if grey:
+        # Written so that of three equal numbers it is that number.
+        first = restored[:, :1]
+        restored = (first + (restored - first).mean(1, keepdim=True)).expand_as(restored)
+    if strength != 1:
+        lq = image.window(rows, slice(None), restored.device)
+        restored = torch.lerp(lq, restored, strength)
+    restored = restored[0, : len(values)]
+    if values.dtype == torch.uint16:  # which not every device knows
+        restored = restored.to(values.device)
+    values[:, rows] = as_type(restored, values.dtype).to(values.device)
+
+
 def pixels_of(image: Given) -> Pixels:
     """Takes an image of any kind.
 

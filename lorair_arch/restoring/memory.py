@@ -72,3 +72,12 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 _NO_MEMORY = ("can't allocate memory", 'not enough memory', 'could not create a memory', 'out of memory')
+
+
+def too_large(size: tuple[int, int], tile: int | None, smaller: int | None, device: torch.device) -> str:
+    """Says that an image, of (H, W) pixels, does not fit into memory, and what to do."""
+    what = 'this machine' if device.type == 'cpu' else 'the GPU'
+    remedy = 'end other programs, or use a machine that has more'
+    if smaller:
+        remedy = f'restore it in {"smaller " if tile else ""}tiles, such as tile = {smaller}'
+    return f'an image of {size[1]} x {size[0]} pixels does not fit into the memory of {what}: {remedy}'

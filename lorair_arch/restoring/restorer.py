@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lorair_arch.devices import PRECISIONS, choose_precision, device_name
 from lorair_arch.errors import DataError, OptionsError, did_you_mean
-from lorair_arch.restoring.given import Given, Pixels, as_type, pixels_of
-from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller
+from lorair_arch.restoring.given import Given, Pixels, pixels_of, put
+from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller, too_large
 from lorair_arch.restoring.tiling import restore_bands, smallest_tile
 from lorair_arch.weights.bundle import save_folder
 from lorair_arch.weights.hub import push
@@ -154,6 +154,8 @@ class Restorer:
 
     def check(self, degradation: Degradation = AUTO, strength: float = 1, tile: int | str | None = AUTO) -> None:
         """Raises an OptionsError if `__call__` does not take these."""
+        if not isinstance(degradation, (str, Mapping)):
+            raise OptionsError(f'degradation is {degradation!r}, expected a name, or weights by name')
         weights = {degradation: 1.0} if isinstance(degradation, str) else degradation
         known = (AUTO, *self.names) if isinstance(degradation, str) else self.names
         for name, weight in weights.items():
@@ -208,30 +210,35 @@ class Restorer:
     ) -> list[Restored]:
         """Restores images of the same size together; in tiles only if there is one."""
         size = images[0].size
+        side = choose_tile(self.net, (size[0] * len(images), size[1]), self.device) if tile == AUTO else tile
+        if side and len(images) > 1:
+            return self._one_by_one(images, degradation, strength, tile)
         logits, prior = self._route(images)
         degradations, grey = self._probabilities(logits), [image.is_grey for image in images]
         net, logits = self._steered(logits, degradation)
-        side = choose_tile(self.net, (size[0] * len(images), size[1]), self.device) if tile == AUTO else tile
-        if side and len(images) > 1:  # tiles are restored for one image at a time
-            return [self._restore([image], degradation, strength, tile)[0] for image in images]
         while True:
             try:
                 values = [torch.empty_like(image.values) for image in images]
                 with self._autocast():
                     for rows, band in restore_bands(net, _window(images, self.device), size, prior, logits, side):
                         for i, image in enumerate(images):
-                            _put(values[i], image, rows, band[i : i + 1], grey[i], strength)
+                            put(values[i], image, rows, band[i : i + 1], grey[i], strength)
                 break
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                if len(images) > 1:
+                    return self._one_by_one(images, degradation, strength, tile)
                 smaller = next_smaller(self.net, size, side)
                 if tile != AUTO or not smaller:
-                    raise DataError(_too_large(size, side, smaller, self.device)) from error
+                    raise DataError(too_large(size, side, smaller, self.device)) from error
                 side = smaller
                 if self.device.type == 'cuda':
                     torch.cuda.empty_cache()
         return [Restored(image.back(v), seen, side) for image, v, seen in zip(images, values, degradations)]
+
+    def _one_by_one(self, images: list[Pixels], *how: Any) -> list[Restored]:
+        return [self._restore([image], *how)[0] for image in images]
 
     def _route(self, images: list[Pixels]) -> tuple[Tensor, Tensor]:
         """Asks the router; gives logits [B, E] and prior [B, P]."""
@@ -279,29 +286,3 @@ def _window(images: list[Pixels], device: torch.device) -> Any:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     return window
-
-
-def _put(values: Tensor, image: Pixels, rows: slice, restored: Tensor, grey: bool, strength: float) -> None:
-    """Writes restored rows, [1, 3, rows, W], into an image's values."""
-    restored = restored.float().clamp(0, 1)
-    if grey:
-        # Written so that of three equal numbers it is that number.
-        first = restored[:, :1]
-        restored = (first + (restored - first).mean(1, keepdim=True)).expand_as(restored)
-    if strength != 1:
-        lq = image.window(rows, slice(None), restored.device)
-        restored = torch.lerp(lq, restored, strength)
-    restored = restored[0, : len(values)]
-    if values.dtype == torch.uint16:  # which not every device knows
-        restored = restored.to(values.device)
-    values[:, rows] = as_type(restored, values.dtype).to(values.device)
-
-
-def _too_large(size: tuple[int, int], tile: int | None, smaller: int | None, device: torch.device) -> str:
-    what = 'this machine' if device.type == 'cpu' else 'the GPU'
-    remedy = (
-        f'restore it in {"smaller " if tile else ""}tiles, such as tile = {smaller}'
-        if smaller
-        else ('give free memory, or use a machine that has more')
-    )
-    return f'an image of {size[1]} x {size[0]} pixels does not fit into the memory of {what}: {remedy}'
