@@ -110,8 +110,7 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def loggers():
+def kept_loggers():
     """Gives the loggers back as they were: commands and BasicSR's models set them up for the whole process."""
     names = ('basicsr', 'lorair_arch')
     before = [(list((logger := logging.getLogger(name)).handlers), logger.level, logger.propagate) for name in names]
@@ -122,3 +121,7 @@ def loggers():
         logger.setLevel(level)
     if 'basicsr' in sys.modules:
         sys.modules['basicsr'].utils.logger.initialized_logger.clear()
+
+
+loggers_of_a_module = pytest.fixture(kept_loggers, autouse=True, scope='module')  # for commands that its fixtures run
+loggers = pytest.fixture(kept_loggers, autouse=True)
