@@ -49,10 +49,11 @@ def test_views_are_those_of_the_router_bit_for_bit(size, side):
 
 
 @pytest.mark.parametrize('pool', [None, (24, 40)])
+@pytest.mark.parametrize('views', ['device', 'windows'])
 @pytest.mark.parametrize('lora', [None, {'rank': 2, 'num_experts': 3}, {'rank': 2, 'num_experts': 3, 'top_k': 2}])
-def test_the_graph_gives_what_the_networks_give(lora, pool):
+def test_the_graph_gives_what_the_networks_give(lora, views, pool):
     torch.manual_seed(0)
-    router = tiny.perturbed(DegradationRouter(**tiny.ROUTER)).eval()
+    router = tiny.perturbed(DegradationRouter(**{**tiny.ROUTER, 'views': views, 'clip_grid': 3})).eval()
     net = tiny.perturbed(LoRAIR(**tiny.PLAIN, lora=lora, local_pool_size=pool)).eval()
     with torch.inference_mode():
         for size in [(3, 5), (32, 64), (51, 90), (98, 40)]:
@@ -121,7 +122,7 @@ def test_what_cannot_be_exported(weights, tmp_path, monkeypatch):
         ([weights], ours, 'rian', "--degradation is 'rian'; did you mean 'rain'?"),
         ([weights / 'router.pth', base], ours, 'rain', "--degradation is 'rain', but these weights have no experts"),
         ([base, experts], ours, None, 'there is no router among the weights'),
-        ([pillow, base, experts], ours, None, 'the router makes its views with Pillow or as windows'),
+        ([pillow, base, experts], ours, None, 'the router makes its views with Pillow'),
         ([weights], weights / 'router.pth', None, 'would replace the input: choose another name'),
         ([weights], tmp_path / 'there.pt2', None, "there.pt2' exists already"),
     ]

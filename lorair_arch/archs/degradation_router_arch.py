@@ -73,16 +73,29 @@ def windows(lq: Tensor, size: int, grid: int) -> Tensor:
     Returns:
         [B, V, 3, s, s] in [0, 1]; crops of s pixels are a single view, so that training costs no more.
     """
-    while min(lq.shape[2:]) < size:  # mirrors at most the image itself at once
-        more = [min(size - side, side - 1) if side > 1 else size - side for side in lq.shape[2:]]
-        mode = 'reflect' if min(lq.shape[2:]) > 1 else 'replicate'
-        lq = F.pad(lq.float() / 255 if lq.dtype == torch.uint8 else lq, (0, max(more[1], 0), 0, max(more[0], 0)), mode)
-    rows, columns = (
-        [round(i * (side - size) / max(count - 1, 1)) for i in range(count)]
-        for side, count in ((side, min(grid, -(-side // size))) for side in lq.shape[2:])
-    )
-    views = torch.stack([lq[..., y : y + size, x : x + size] for y in rows for x in columns], 1)
+    axes = (window_pixels(torch.tensor(side), size, grid) for side in lq.shape[2:])
+    rows, columns = (pixels[weights > 0] for pixels, weights in axes)
+    views = lq[..., rows[:, None, :, None], columns[:, None]].permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
     return views.float().div_(255) if lq.dtype == torch.uint8 else views.float().clamp(0, 1)
+
+
+def window_pixels(side: Tensor, size: int, grid: int) -> tuple[Tensor, Tensor]:
+    """Says along one axis which pixels the windows show, in operations that can be traced whatever the side.
+
+    Args:
+        side: Pixels of the image, an integer without axes.
+        size: s.
+        grid: g.
+
+    Returns:
+        The pixels of g windows [g, s], and the weight of each window [g]: those that a small image needs not have 0.
+    """
+    count = ((side + size - 1) // size).clamp(max=grid)
+    step = (side - size).clamp(min=0).double() / (count - 1).clamp(min=1)
+    pixels = (torch.arange(grid) * step).round().long()[:, None] + torch.arange(size)
+    period = (2 * side - 2).clamp(min=1)
+    pixels = pixels % period
+    return torch.minimum(pixels, period - pixels), (torch.arange(grid) < count) / count
 
 
 _VIEWS = {'device': device_views, 'pillow': pillow_views, 'windows': windows}
@@ -172,7 +185,10 @@ class DegradationRouter(nn.Module):
             embedding = self.clip(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         # As they are projected: CLIP scales them to length 1 only to compare them with texts.
         high = embedding[:, -(self.grid**2) :].mean(dim=1)
-        low = embedding[:, 0] if whole else high
+        return self.classify_embeddings(embedding[:, 0] if whole else high, high)
+
+    def classify_embeddings(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives logits [B, E] and prior [B, P] of CLIP's embeddings [B, D] at both resolutions."""
         prior = self.prior_mlp(torch.cat([low, high], dim=1))
         return self.head(prior), prior
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorair_arch.archs.degradation_router_arch import window_pixels, windows
 from lorair_arch.archs.experts import Routing
 from lorair_arch.archs.nafblock import PoolWindow, simple_gate
 
@@ -36,13 +37,26 @@ class Graph(nn.Module):
         Returns:
             The restored image, [1, 3, H, W] in [0, 1], and the probability of each degradation, [1, E].
         """
-        router, net = self.router, self.restorer
-        logits, prior = router.classify((graph_views(lq, router.size, router.grid) - router.mean) / router.std)
+        net = self.restorer
+        logits, prior = _classify(self.router, lq)
         experts = None
         if net.num_experts:
             top, index = logits.topk(net.top_k, dim=1)
             experts = Routing(index, top.softmax(dim=1), (1,))
         return _restore(net, lq, prior, experts).clamp(0, 1), logits.softmax(dim=1)
+
+
+def _classify(router: nn.Module, lq: Tensor) -> tuple[Tensor, Tensor]:
+    if router.make_views is not windows:
+        return router.classify((graph_views(lq, router.size, router.grid) - router.mean) / router.std)
+    axes = (window_pixels(torch.full((), side), router.size, router.grid) for side in lq.shape[2:])
+    (rows, of_rows), (columns, of_columns) = axes
+    views = lq[0].index_select(1, rows.flatten()).index_select(2, columns.flatten())  # [3, g s, g s]
+    views = views.unflatten(2, columns.shape).unflatten(1, rows.shape).permute(1, 3, 0, 2, 4).flatten(0, 1)
+    embedding = router.clip((views.clamp(0, 1) - router.mean) / router.std)
+    # As many views for every size: those that a small image needs not have no weight.
+    mean = (of_rows[:, None] * of_columns).flatten()[None] @ embedding
+    return router.classify_embeddings(mean, mean)
 
 
 def _restore(net: nn.Module, lq: Tensor, prior: Tensor, experts: Routing | None) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lorair_arch.archs.degradation_router_arch import device_views
+from lorair_arch.archs.degradation_router_arch import pillow_views
 from lorair_arch.archs.graph import Graph
 from lorair_arch.errors import CheckpointError, LoRAIRError, OptionsError, OutputError, did_you_mean
 from lorair_arch.files import cannot_write, check_output, writing
@@ -65,10 +65,8 @@ def export_graph(
         raise LoRAIRError(f"ONNX files need {', '.join(missing)}, not installed here: pip install 'lorair[onnx]'")
     check_output(output, overwrite, [file.path for file in read_weights(inputs).values()])
     router, net, names = load_networks(inputs)
-    if router.make_views is not device_views:
-        raise CheckpointError(
-            'the router makes its views with Pillow or as windows; only views: device can be written as a graph'
-        )
+    if router.make_views is pillow_views:
+        raise CheckpointError('the router makes its views with Pillow (views: pillow), which no graph can')
     if degradation is not None:
         if not net.num_experts:
             raise OptionsError(f'--degradation is {degradation!r}, but these weights have no experts: leave it out')
