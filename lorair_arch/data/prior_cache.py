@@ -26,7 +26,8 @@ from lorair_arch.options.keys import FINETUNE, PRETRAIN
 from lorair_arch.options.reading import load_options
 from lorair_arch.options.yaml_file import read_files
 from lorair_arch.weights.files import load_file, save_file
-from lorair_arch.weights.loading import load_into, other_classes, state_dict_of
+from lorair_arch.weights.loading import load_into, other_classes
+from lorair_arch.weights.pretrained import weights_for
 
 logger = logging.getLogger('lorair_arch')
 
@@ -84,7 +85,7 @@ class PriorCache:
         path, router, network = opt['path'], opt.get('network_router'), opt['network_g']
         made = f'{self.path} was made with '
         file, param_key = path.get('pretrain_network_router'), path.get('param_key_router', 'params')
-        if file and fingerprint(state_dict_of(file, param_key)[0]) != self.about['router']:
+        if file and fingerprint(weights_for('router', file, param_key)[0]) != self.about['router']:
             raise CheckpointError(f'{made}other weights of the router than {file} [{param_key}]: {_AGAIN}')
         for key, value in settings(router).items() if router else ():
             known = self.about['network'].get(key)
@@ -120,14 +121,14 @@ def cache_priors(file: str, output: str | None = None, overwrite: bool = False) 
     check_output(output, overwrite, [file, *(path[key] for key in path if 'pretrain_network' in key and path[key])])
     images = _Images(AllInOneDataset(data))
     weights = path['pretrain_network_router']
-    state_dict, description = state_dict_of(weights, path.get('param_key_router', 'params'))
+    state_dict, description = weights_for('router', weights, path.get('param_key_router', 'params'))
     router = ARCH_REGISTRY.get(network.pop('type'))(**network)
     load_into(router, state_dict, path=weights)
     router.eval().to(device_name(opt['num_gpu']))
     # One at a time: whole images, whose sizes differ.
     loader = DataLoader(images, batch_size=None, num_workers=data['num_worker_per_gpu'])
     about = {'kind': _KIND, 'router': fingerprint(state_dict), 'network': settings(opt['network_router'])}
-    about['degradations'] = opt.get('degradations') or (description or {}).get('degradations') or []
+    about['degradations'] = opt.get('degradations') or description.get('degradations') or []
     tensors = _ask(router, loader)
     save_file({'params': tensors, 'lorair': about}, output)
     count, sizes = len(tensors['keys']), {name: tensors[name].shape[1] for name in ('prior', 'logits')}

@@ -161,7 +161,9 @@ class LoRAIRFinetuneModel(RestorationModel):
         if self.weights_of('g'):
             # a test of a restorer without its experts would measure something else without a word
             missing = self._ENDINGS['lora'] if self.is_train or path.get('pretrain_network_experts') else ()
-            self.load_network(net, path['pretrain_network_g'], param_key=param_key, missing=missing)
+            self.load_network(
+                net, path['pretrain_network_g'], param_key=param_key, missing=missing, begins=self.is_train
+            )
         if path.get('pretrain_network_experts'):
             # The base is loaded: it may be missing in the file, and its biases may be there (`lora_bias`).
             base = tuple(key for key in net.state_dict() if not key.endswith(self._ENDINGS['lora']))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from inspect import signature
@@ -23,7 +24,11 @@ from lorair_arch.devices import compile_training, has_bf16
 from lorair_arch.errors import CheckpointError, NumericsError
 from lorair_arch.models.validation import Validated
 from lorair_arch.weights.files import save_file
-from lorair_arch.weights.loading import load_into, other_classes, state_dict_of
+from lorair_arch.weights.loading import kind_of, load_into, other_classes
+from lorair_arch.weights.pretrained import weights_for
+
+# What there is one of for each degradation: the router's head, the restorer's experts.
+_OF_CLASSES = re.compile(r'head\.(weight|bias)|.*\.lora_[AB]')
 
 
 # `Validated` first: its `validation` goes before BasicSR's.
@@ -58,11 +63,18 @@ class StageModel(Validated, BaseModel):
         net = build_network(self.opt[f'network_{self.role}'])
         path = self.opt['path'].get(f'pretrain_network_{self.role}')
         if path:
-            self.load_network(net, path, param_key=self.opt['path'].get(f'param_key_{self.role}', 'params'))
+            param_key = self.opt['path'].get(f'param_key_{self.role}', 'params')
+            self.load_network(net, path, param_key=param_key, begins=self.is_train)
         return net
 
     def load_network(
-        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = 'params', missing: tuple = ()
+        self,
+        net: nn.Module,
+        load_path: str,
+        strict: bool = True,
+        param_key: str = 'params',
+        missing: tuple = (),
+        begins: bool = False,
     ) -> None:
         """Loads weights of any known format into a network; keys and shapes must fit exactly.
 
@@ -71,12 +83,24 @@ class StageModel(Validated, BaseModel):
             strict: Part of BasicSR's interface; never loosened here.
             param_key: `params` or `params_ema`.
             missing: Ends of the names of tensors that the file may lack.
+            begins: A training begins with them. If they are for other degradations, what there is for each of them,
+                the router's head or the experts, begins anew; experts that the network lacks are left out.
         """
-        state_dict, description = state_dict_of(load_path, param_key)
-        mistake = other_classes(description or {}, self.opt.get('degradations'))
-        if mistake:
+        bare, names = self.get_bare_model(net), self.opt.get('degradations')
+        state_dict, description = weights_for(kind_of(bare.state_dict()), load_path, param_key)
+        mistake = other_classes(description, names)
+        left_out = []
+        if begins:
+            own = bare.state_dict()
+            left_out = [key for key in state_dict if _OF_CLASSES.fullmatch(key) and (mistake or key not in own)]
+        if mistake and not left_out:
             raise CheckpointError(f'{load_path} {mistake}')
-        load_into(self.get_bare_model(net), state_dict, allow_missing=missing, path=load_path)
+        if left_out:
+            state_dict = {key: value for key, value in state_dict.items() if key not in left_out}
+            what, be, they = ('head', 'is', 'it') if 'head.weight' in left_out else ('experts', 'are', 'they')
+            why = f'not taken over: {they} {be} for {", ".join(description["degradations"])}' if mistake else 'left out'
+            get_root_logger().info(f'Of {load_path} the {what} ({len(left_out)} tensors) {be} {why}.')
+        load_into(bare, state_dict, allow_missing=(*missing, *left_out), path=load_path)
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path} [{param_key}].')
 
     def init_training_settings(self) -> None:

@@ -46,11 +46,15 @@ def trained_by(path: str) -> str | None:
     return parts[1] if len(parts) > 1 and parts[0] == 'experiments' else None
 
 
-def check_classes(opt: dict[str, Any], made_before: Collection[str], report: Report) -> None:
-    """Compares `degradations` with what the files of weights were trained for; see `check_files`."""
+def check_classes(opt: dict[str, Any], is_train: bool, made_before: Collection[str], report: Report) -> None:
+    """Compares `degradations` with what the files of weights were trained for; see `check_files`.
+
+    A training may begin with a network for others, see `StageModel.load_network`.
+    """
     path = opt.get('path') or {}
+    begins = 'pretrain_network_router' if opt['model_type'] == ROUTER else 'pretrain_network_g'
     for key in ('pretrain_network_router', 'pretrain_network_g', 'pretrain_network_experts'):
-        if path.get(key) and trained_by(path[key]) not in made_before:
+        if path.get(key) and not (is_train and key == begins) and trained_by(path[key]) not in made_before:
             what = other_classes(read_description(os.path.expanduser(path[key])), opt.get('degradations'))
             if what:
                 report(f'path.{key}', f'found {show(path[key])}, which {what}')

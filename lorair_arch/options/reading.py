@@ -7,12 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
+from lorair_arch import weights
 from lorair_arch.devices import gpu_count
 from lorair_arch.errors import OptionsError
 from lorair_arch.metrics.protocols import PROTOCOLS
 from lorair_arch.options.consistency import check_classes, check_files, check_machine, check_stage, trained_by
 from lorair_arch.options.keys import OWN_MODELS, options
 from lorair_arch.options.yaml_file import OptionsFile, force, read_files
+from lorair_arch.weights.hub import SINGLE
 
 
 def load_options(
@@ -107,15 +109,25 @@ def _check(
         except OptionsError as error:
             mistakes.append(str(error))
     opt = options(opt.get('model_type'), is_train).check(opt, '', report)
+    if not mistakes:
+        _name_files(opt)
     if not mistakes:  # from here on every value has the type that it should have
         check_machine(opt, launcher, report)
         check_files(opt, made_before, report)
         if opt['model_type'] in OWN_MODELS:
             check_stage(opt, is_train, report)
-            check_classes(opt, made_before, report)
+            check_classes(opt, is_train, made_before, report)
     if mistakes:
         raise OptionsError('\n'.join(dict.fromkeys(mistakes)))
     return opt
+
+
+def _name_files(opt: dict[str, Any]) -> None:
+    """Turns names of weights that come with the package into their files."""
+    path = opt.get('path') or {}
+    for key, value in path.items():
+        if key.startswith('pretrain_network_') and value in weights.shipped() and not os.path.exists(value):
+            path[key] = str(weights.located(value)[0] / SINGLE)
 
 
 def complete_datasets(opt: dict[str, Any]) -> None:

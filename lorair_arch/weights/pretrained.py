@@ -189,6 +189,27 @@ def _read(path: Path, known: list[str] | None) -> list[Weights]:
     return [Weights(path, kind, state_dict, meta.get('network'), names or known, bool(official), merged_for)]
 
 
+def weights_for(kind: str, path: str | os.PathLike, param_key: str = 'params') -> tuple[dict[str, Tensor], dict]:
+    """Reads the weights of one network out of a file of its own, or out of the one that holds both.
+
+    Args:
+        kind: 'router' or 'restorer', of a file that holds both.
+        path: The file.
+        param_key: As of `state_dict_of`.
+
+    Returns:
+        The state dict on the CPU, and what is known of it: kind, network, degradations, as far as the file says it.
+
+    Raises:
+        CheckpointError: As `state_dict_of` and `bundle.unpack`.
+    """
+    state_dict, description = state_dict_of(path, param_key)
+    if not bundle.is_bundle(state_dict):
+        return state_dict, description or {}
+    one = next(weights for weights in weights_of(state_dict, path) if weights.kind == kind)
+    return one.state_dict, {'kind': kind, 'network': one.network, 'degradations': one.degradations}
+
+
 def weights_of(state_dict: dict[str, Tensor], path: Path | str) -> list[Weights]:
     """Gives the router and the restorer of one file (see `bundle`); errors as `bundle.unpack`."""
     parts, config = bundle.unpack(state_dict, path)
