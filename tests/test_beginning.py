@@ -17,6 +17,7 @@ from tests import miniature
 from tests.outcome import same
 from tests.tiny import perturbed
 
+STAGES = ('router', 'pretrain', 'finetune')
 THREE = ['clean', 'noise', 'rain']
 
 
@@ -91,7 +92,7 @@ def test_a_frozen_router_for_other_degradations_is_refused(here, shipped, caplog
 def test_a_whole_life_by_name(here, shipped, capsys):
     """Router and restorer begin with 'other'; the frozen router of the later stages is the one just trained."""
     files = []
-    for name, label in (('router', 'router'), ('pretrain', 'g'), ('finetune', None)):
+    for name, label in zip(STAGES, ('router', 'g', None)):
         opt = miniature.stage(name)
         opt['train'] |= {'total_iter': 1}
         opt['val'], opt['logger']['save_checkpoint_freq'] = None, 1
@@ -103,6 +104,17 @@ def test_a_whole_life_by_name(here, shipped, capsys):
         assert cli.basicsr(['train', '-opt', one]) == 0
     test = miniature.as_test(miniature.stage('finetune'))
     assert cli.basicsr(['test', '-opt', miniature.write_options(here, test, 'test')]) == 0
+    # and the one file says by which trainings it was made
+    models = [f'experiments/{name}/models/net_{label}_latest.pth' for name, label in zip(STAGES, ('router', 'g', 'g'))]
+    assert cli.lorair(['convert', *models, 'one.safetensors']) == 0
+    capsys.readouterr()
+    assert cli.lorair(['inspect', 'one.safetensors']) == 0
+    text = capsys.readouterr().out
+    assert '  trained by    router (DegradationRouterModel), 1 iterations\n' in text
+    trained = '  trained by    pretrain (LoRAIRPretrainModel), 1 iterations\n'
+    assert f'{trained}  then by       finetune (LoRAIRFinetuneModel), 1 iterations\n' in text
+    description = weights_for('restorer', 'one.safetensors')[1]
+    assert [training['name'] for training in description['training']] == ['pretrain', 'finetune']
 
 
 def test_names_that_are_none(here, shipped, capsys):

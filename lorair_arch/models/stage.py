@@ -53,6 +53,7 @@ class StageModel(Validated, BaseModel):
         super().__init__(opt)
         self.best: dict[str, dict[str, tuple[float, int]]] = {}  # by data set and metric: the value, its iteration
         self.said: set[str] = set()  # sentences about metrics, in the log
+        self.before: list[dict[str, Any]] = []  # trainings of the weights that this one begins with
         self.net = self.model_to_device(self.build())
         self.print_network(self.net)
         if self.is_train:
@@ -91,6 +92,7 @@ class StageModel(Validated, BaseModel):
         mistake = other_classes(description, names)
         left_out = []
         if begins:
+            self.before = description.get('training') or []
             own = bare.state_dict()
             left_out = [key for key in state_dict if _OF_CLASSES.fullmatch(key) and (mistake or key not in own)]
         if mistake and not left_out:
@@ -268,11 +270,18 @@ class StageModel(Validated, BaseModel):
         """Gives the names of the tensors that a checkpoint holds."""
         return list(state_dict)
 
-    def describe(self) -> dict[str, Any]:
-        """Gives what a reader of a checkpoint must know to build the network again."""
+    def describe(self, current_iter: int) -> dict[str, Any]:
+        """Gives what a reader of a checkpoint must know to build the network again, and the trainings that made it."""
         # The weights are in the checkpoint: whoever reads it must not download CLIP's.
         network = {k: v for k, v in self.opt[f'network_{self.role}'].items() if k != 'pretrained'}
-        return {'kind': self.kind, 'network': network, 'degradations': list(self.opt.get('degradations') or [])}
+        steps = self.opt['train']['total_iter'] if current_iter == -1 else current_iter
+        this = {'name': self.opt['name'], 'model_type': self.opt['model_type'], 'iterations': steps}
+        return {
+            'kind': self.kind,
+            'network': network,
+            'degradations': list(self.opt.get('degradations') or []),
+            'training': [this] if self.kind == 'experts' else [*self.before, this],
+        }
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Saves networks and training state by BasicSR's rules (-1: the latest)."""
@@ -282,7 +291,7 @@ class StageModel(Validated, BaseModel):
     @master_only
     def save_weights(self, current_iter: int) -> None:
         """Writes models/net_{role}_{iter}.pth: `params`, with averaging `params_ema`, and `lorair` (`describe`)."""
-        content: dict[str, Any] = {'lorair': self.describe()}
+        content: dict[str, Any] = {'lorair': self.describe(current_iter)}
         for name, net in self._nets().items():
             state_dict = net.state_dict()
             content[name] = {key: state_dict[key].cpu() for key in self.saved_keys(state_dict)}

@@ -1,7 +1,7 @@
 """One file for all that restores: router, restorer with experts, and how to build them; and its folder on a hub.
 
     router.*, restorer.*    the weights, by the names of the two networks
-    config_json             uint8 [N], the bytes of a JSON: the degradations, and the options of both networks
+    config_json             uint8 [N], the bytes of a JSON: the degradations, options and trainings of both networks
 
 The options are a tensor like the rest, as other programs that load or save the file keep nothing else.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,24 @@ def is_bundle(state_dict: Mapping[str, Tensor]) -> bool:
     return 'router.head.weight' in state_dict and 'restorer.intro.weight' in state_dict
 
 
-def pack(networks: Mapping[str, tuple[dict[str, Tensor], dict]], degradations: list[str]) -> dict[str, Any]:
+def pack(
+    networks: Mapping[str, tuple[dict[str, Tensor], dict]],
+    degradations: list[str],
+    training: Mapping[str, Sequence[dict]] | None = None,
+) -> dict[str, Any]:
     """Makes one state dict of two.
 
     Args:
         networks: State dict and options of 'router' and 'restorer'.
         degradations: Their names, in the order of the classes.
+        training: Of both, the trainings that made them.
 
     Returns:
         What `save_file` writes: the state dict, and the degradations once more, to be read without the weights.
     """
     config = {'degradations': degradations, **{part: networks[part][1] for part in PARTS}}
+    if training:
+        config['training'] = {part: list(training[part]) for part in PARTS}
     content = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
     weights = {f'{part}.{key}': value for part in PARTS for key, value in networks[part][0].items()}
     return {'params': {**weights, CONFIG: content}, 'lorair': {'degradations': degradations}}
@@ -80,7 +87,7 @@ def read_config(state_dict: Mapping[str, Tensor], path: str | os.PathLike) -> di
         config = json.loads(bytes(state_dict[CONFIG].to(torch.uint8).tolist()))
     except ValueError as error:
         raise CheckpointError(f'{path} is damaged: its {CONFIG} is no JSON; copy or download it again') from error
-    if not isinstance(config, dict) or not all(isinstance(config.get(part, {}), dict) for part in PARTS):
+    if not isinstance(config, dict) or not all(isinstance(config.get(part, {}), dict) for part in (*PARTS, 'training')):
         raise CheckpointError(f'{path} is damaged: its {CONFIG} is no mapping; copy or download it again')
     return config
 

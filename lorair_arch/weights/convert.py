@@ -95,7 +95,8 @@ def _to_bundle(
     networks = {kind: (weights.state_dict, weights.options()) for kind, weights in parts.items()}
     if half:
         networks = {kind: (_halved(state_dict), options) for kind, (state_dict, options) in networks.items()}
-    save_file(pack(networks, names), output)
+    training = {kind: weights.training for kind, weights in parts.items()}
+    save_file(pack(networks, names, training), output)
     what = ', '.join(f'{describe(weights.state_dict)} ({weights.size})' for weights in parts.values())
     return f'{" and ".join(map(str, inputs))}: {what}; written to {output} for {", ".join(names)}'
 

@@ -44,6 +44,9 @@ def _facts(weights: Weights, files: dict[str, Weights]) -> Iterator[tuple[str, A
     yield 'parameters', f'{sum(value.numel() for value in numbers):,}, {"/".join(types)}'
     yield 'names', f'of the {"official release" if weights.official else "project"}'
     yield 'trained for', ', '.join(weights.degradations) if weights.degradations else 'not said in the file'
+    for number, training in enumerate(weights.training):
+        steps = f'{training["iterations"]:,} iterations'
+        yield 'then by' if number else 'trained by', f'{training["name"]} ({training["model_type"]}), {steps}'
     if weights.merged_for:
         yield 'merged', f'the experts for {weights.merged_for}'
     options = _options(weights, files)
@@ -72,7 +75,8 @@ def _facts(weights: Weights, files: dict[str, Weights]) -> Iterator[tuple[str, A
         yield 'sizes', 'as the shapes tell: the file does not say them'
     # BasicSR copies the options beside the folder of checkpoints.
     trained_by = sorted(path.resolve().parent.parent.glob('*.yml')) if path.parent.name == 'models' else []
-    yield 'options', ', '.join(map(str, trained_by)) or 'not said in the file'
+    if trained_by:
+        yield 'options', ', '.join(map(str, trained_by))
 
 
 def _options(weights: Weights, files: dict[str, Weights]) -> dict[str, Any]:

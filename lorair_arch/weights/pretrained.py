@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Weights:
         degradations: Their names, in the order of the classes, or None.
         official: It has the names of the official release.
         merged_for: The degradation whose experts are merged into the weights, or None.
+        training: The trainings that made them, one after another, each with `name`, `model_type` and `iterations`.
     """
 
     path: Path | str
@@ -44,6 +45,7 @@ class Weights:
     degradations: list[str] | None
     official: bool
     merged_for: str | None = None
+    training: Sequence[dict] = ()
 
     def with_experts(self, experts: Weights) -> Weights:
         """Gives this restorer with experts that were trained on it.
@@ -52,7 +54,9 @@ class Weights:
             CheckpointError: One of the two files does not fit the network.
         """
         both = {**self.state_dict, **experts.state_dict}
-        whole = replace(experts, path=f'{self.path} with {experts.path}', kind='restorer', state_dict=both)
+        training = [*self.training, *experts.training]
+        name = f'{self.path} with {experts.path}'
+        whole = replace(experts, path=name, kind='restorer', state_dict=both, training=training)
         with torch.device('meta'):
             # The file that describes the network is to blame if it cannot be built.
             net = build(replace(whole, path=experts.path) if experts.network else whole)
@@ -66,6 +70,8 @@ class Weights:
         meta = {'kind': self.kind, 'network': self.options(), 'degradations': self.degradations or []}
         if self.merged_for:
             meta['merged_for'] = self.merged_for
+        if self.training:
+            meta['training'] = list(self.training)
         save_file({'params': self.state_dict, 'lorair': meta}, path)
 
     @property
@@ -186,7 +192,8 @@ def _read(path: Path, known: list[str] | None) -> list[Weights]:
             f'{path} seems to hold {describe(state_dict)}: a router, a restorer and its experts are needed'
         )
     names, official, merged_for = (meta.get(key) or None for key in ('degradations', 'official', 'merged_for'))
-    return [Weights(path, kind, state_dict, meta.get('network'), names or known, bool(official), merged_for)]
+    network, training = meta.get('network'), meta.get('training') or ()
+    return [Weights(path, kind, state_dict, network, names or known, bool(official), merged_for, training)]
 
 
 def weights_for(kind: str, path: str | os.PathLike, param_key: str = 'params') -> tuple[dict[str, Tensor], dict]:
@@ -198,7 +205,7 @@ def weights_for(kind: str, path: str | os.PathLike, param_key: str = 'params') -
         param_key: As of `state_dict_of`.
 
     Returns:
-        The state dict on the CPU, and what is known of it: kind, network, degradations, as far as the file says it.
+        The state dict on the CPU, and what the file says of it: kind, network, degradations, training.
 
     Raises:
         CheckpointError: As `state_dict_of` and `bundle.unpack`.
@@ -207,14 +214,17 @@ def weights_for(kind: str, path: str | os.PathLike, param_key: str = 'params') -
     if not bundle.is_bundle(state_dict):
         return state_dict, description or {}
     one = next(weights for weights in weights_of(state_dict, path) if weights.kind == kind)
-    return one.state_dict, {'kind': kind, 'network': one.network, 'degradations': one.degradations}
+    description = {'kind': kind, 'network': one.network, 'degradations': one.degradations}
+    return one.state_dict, description | {'training': list(one.training)}
 
 
 def weights_of(state_dict: dict[str, Tensor], path: Path | str) -> list[Weights]:
     """Gives the router and the restorer of one file (see `bundle`); errors as `bundle.unpack`."""
     parts, config = bundle.unpack(state_dict, path)
+    names, training = config.get('degradations'), config.get('training') or {}
     return [
-        Weights(path, kind, part, config.get(kind), config.get('degradations'), False) for kind, part in parts.items()
+        Weights(path, kind, part, config.get(kind), names, False, training=training.get(kind, ()))
+        for kind, part in parts.items()
     ]
 
 
