@@ -163,6 +163,8 @@ def test_formats(folders, capfd, style):
     if style == 'json':
         content = json.loads(out)
         assert content['metrics']['psnr']['images'] == 4
+        assert content['notes'] == ['4 images were measured, but Rain100L has 100: not comparable']
+        assert content['unreadable'] == []
         assert 'images' not in content
     if style == 'latex':
         assert r'95 \% interval' in out

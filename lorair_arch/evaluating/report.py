@@ -93,7 +93,7 @@ def evaluate(
     if per_image:
         content['images'] = records
     if style == 'json':
-        content |= {'left_out': notes, 'unreadable': failures}
+        content |= {'notes': notes, 'unreadable': failures}
         return Report(json.dumps(content, indent=2, allow_nan=False), notes, failures)
     tables = [_scores(content, metrics)] + ([_published(content)] if compare else [])
     text = '\n\n'.join(tabulate(rows, header, FORMATS[style], disable_numparse=True) for header, rows in tables)
