@@ -76,6 +76,14 @@ def test_a_mistake_in_a_metric_is_not_hidden():
         measure({'psnr': METRICS['psnr'] | {'crop_border': '4'}}, *pair(24, 28, 3))
 
 
+def test_metrics_of_others_are_found_whatever_their_names(monkeypatch):
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    for name in ('calculate_mine_skimage', 'calculate_lpips_allweather'):
+        monkeypatch.setitem(METRIC_REGISTRY._obj_map, name, lambda img, img2: 7.0)
+        assert measure({'mine': {'type': name}}, *pair(24, 28, 3)) == ({'mine': 7.0}, {})
+
+
 def test_means_and_tables_of_what_is_there():
     assert mean([1.0, None, 2.0]) == 1.5
     assert mean([None]) is None

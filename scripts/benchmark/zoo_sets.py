@@ -33,6 +33,7 @@ import numpy as np
 
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.images.reading import to_float
+from lorair_arch.data.images.writing import in_8_bits
 from lorair_arch.data.sources import load_pair, pair_keys
 from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError
@@ -196,4 +197,4 @@ def _made(name: str, folder: str, trouble: str, degrade: Any, grey: bool = False
 
 
 def _to_8_bits(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == np.uint8 else np.rint(image / 257).astype(np.uint8)
+    return image if image.dtype == np.uint8 else in_8_bits(image)
