@@ -34,6 +34,24 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
     rng = np.random.default_rng(0)
     held = 0
     for seed in range(100):
-        low, high = statistics.interval(rng.normal(30, 2, 40), seed)
+        low, high = statistics.interval(rng.normal(30, 2, 40), seed=seed)
         held += low <= 30 <= high
     assert 88 <= held <= 99
+
+
+def test_a_mean_of_means_has_an_interval_of_its_own():
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(20, 1, 10), rng.normal(40, 1, 1000)
+    low, high = statistics.interval(few, many)
+    assert low < (few.mean() + many.mean()) / 2 < high
+    # each is resampled by itself: that they differ makes nothing uncertain, and the few count as much as the many
+    assert high - low == pytest.approx(2 * 1.96 * few.std() / np.sqrt(10) / 2, rel=0.1)
+    assert statistics.interval(few, [1.0]) is None
+    assert statistics.interval() is None
+
+
+def test_large_sets_are_drawn_in_parts(monkeypatch):
+    values = np.random.default_rng(0).normal(30, 2, 50)
+    whole = statistics.interval(values)
+    monkeypatch.setattr(statistics, '_AT_ONCE', 50 * 7)
+    assert statistics.interval(values) == pytest.approx(whole, abs=0.02)

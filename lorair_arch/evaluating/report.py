@@ -119,10 +119,9 @@ def _scores(content: dict[str, Any], metrics: dict) -> tuple[list[str], list[lis
 
 def _lines(name: str, spreads: dict[str, dict[str, Any]], sign: str = '') -> list[list[str]]:
     """Gives the rows of a mean: itself, its interval, and of how many images."""
-    intervals = [s['interval'] for s in spreads.values()]
     return [
         [name, *(_number(s['mean'], sign) for s in spreads.values())],
-        ['95 % interval', *(' to '.join(_number(end, sign) for end in i) if i else '-' for i in intervals)],
+        [statistics.LABEL, *(statistics.shown(s['interval'], sign) for s in spreads.values())],
         ['images', *(str(s['images']) for s in spreads.values())],
     ]
 
