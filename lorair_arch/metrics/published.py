@@ -97,7 +97,8 @@ def mismatches(name: str, protocol: str, images: int) -> list[str]:
             f'not comparable, measure with --protocol {published.protocol}'
         )
     if published.images not in (None, images):
-        found.append(f'{images} images were measured, but {published.title} has {published.images}: not comparable')
+        what = '1 image was' if images == 1 else f'{images} images were'
+        found.append(f'{what} measured, but {published.title} has {published.images}: not comparable')
     return found
 
 
