@@ -18,16 +18,17 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import lorair_arch  # noqa: E402, F401  before torchvision and open_clip, which need its adjustments here
-from lorair_arch.restoring import folders  # noqa: E402
 from lorair_arch.restoring.restorer import Restored  # noqa: E402
 from tests.hub_server import BIG, CONFIG, serving  # noqa: E402
 from tests.miniature import write_data, write_weights  # noqa: E402
+from tests.scoring import folders  # noqa: E402, F401  a fixture
+from tests.zoo import load, zoo  # noqa: E402, F401  fixtures
 
 # Where BasicSR cannot be built, on Python 3.13 and newer, all that does not train is tested.
 WITHOUT_BASICSR = """
     bundle checkpoint convert data_degradations data_images evaluate experts export files hub hub_downloads image_files
-    image_metadata image_tiff memory official outputs published restore_files restore_formats restore_inputs
-    restore_killed restore_ray restore_report restore_run restorer restorer_kinds router tiling
+    image_metadata image_tiff memory official outputs protocols published restore_files restore_formats restore_inputs
+    restore_killed restore_ray restore_report restore_run restorer restorer_kinds router statistics tiling
 """.split()  # noqa: SIM905
 if not find_spec('basicsr'):
     collect_ignore = [
@@ -98,7 +99,7 @@ def inverting(monkeypatch):
             calls.append(image)
             return Restored(np.iinfo(image.dtype).max - image, {'noise': 0.25, 'rain': 0.75}, None)
 
-    monkeypatch.setattr(folders, 'Restorer', Inverting)
+    monkeypatch.setattr('lorair_arch.restoring.folders.Restorer', Inverting)
     return calls
 
 

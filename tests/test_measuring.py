@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lorair_arch.metrics.measuring import mean, measure, needs_truth, what_is_left_out
+from lorair_arch.metrics.statistics import interval
 from lorair_arch.models.validation import Validated, table
 from lorair_arch.training import test as testing
 from lorair_arch.training import train as training
@@ -74,6 +76,14 @@ def test_without_ground_truth_what_needs_none_is_measured():
 def test_a_mistake_in_a_metric_is_not_hidden():
     with pytest.raises(TypeError):
         measure({'psnr': METRICS['psnr'] | {'crop_border': '4'}}, *pair(24, 28, 3))
+
+
+def test_metrics_of_others_are_found_whatever_their_names(monkeypatch):
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    for name in ('calculate_mine_skimage', 'calculate_lpips_allweather'):
+        monkeypatch.setitem(METRIC_REGISTRY._obj_map, name, lambda img, img2: 7.0)
+        assert measure({'mine': {'type': name}}, *pair(24, 28, 3)) == ({'mine': 7.0}, {})
 
 
 def test_means_and_tables_of_what_is_there():
@@ -144,6 +154,32 @@ def test_a_test_goes_on_and_names_the_images(here, capfd):
         "warning: Validation tiny_val: ssim leaves out 1 of 5 images: 'data/odd_lq/0.png' (9 x 6 pixels: not a number)"
     )
     assert [line.partition(' leaves out')[0].split()[-1] for line in said] == ['ssim', 'niqe', 'ssim_allweather']
+
+
+def test_a_test_says_how_sure_its_means_are(here, capfd):
+    testing.run(write_options(here, restore_options(('psnr', 'niqe'), (50, 60), (96, 192)), 'sure'))
+    content = strictly(here / 'results/pretrain/metrics_tiny_val.json')
+    values = {name: [r['psnr'] for r in content['images'] if r['degradation'] == name] for name in ('noise', 'rain')}
+    found = content['intervals']
+    for name, psnrs in values.items():
+        assert found['degradations'][name]['psnr'] == list(interval(psnrs))
+    assert found['mean']['psnr'] == list(interval(*values.values()))
+    assert found['mean']['niqe'] is found['degradations']['noise']['niqe'] is None  # of a single image
+    out = capfd.readouterr()
+    lines = [re.split('  +', line.strip()) for line in (out.out + out.err).splitlines()]
+    mean = next(i for i, line in enumerate(lines) if line[0] == 'mean')
+    shown = [f'{low:.4f} to {high:.4f}' for low, high in (found['mean'][m] for m in ('router_accuracy', 'psnr'))]
+    assert lines[mean + 1] == ['95 % interval', *shown, '-']
+
+
+def test_a_test_of_the_router_says_how_sure_its_accuracy_is(here, capfd):
+    testing.run(write_options(here, as_test(stage('router')), 'router_test'))
+    content = strictly(here / 'results/router/metrics_tiny_val.json')
+    right = [image['predicted'] == image['degradation'] for image in content['images']]
+    low, high = interval(right)
+    assert content['intervals']['mean']['accuracy'] == [low, high]
+    out = capfd.readouterr()
+    assert f'(95 % interval {low:.4f} to {high:.4f}) of {len(right)} images' in out.out + out.err
 
 
 def test_a_test_without_ground_truth(here, capfd):

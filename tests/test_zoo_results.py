@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import importlib
-import json
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
 
 from lorair_arch import Restorer
-from lorair_arch.options.yaml_file import read_yaml
-from tests.photos import photo, write, write_pairs
-from tests.tiny import save_weights
-
-BENCHMARK = Path(__file__).parents[1] / 'scripts' / 'benchmark'
+from tests.photos import photo, write
+from tests.zoo import agree, ours, results
 
 
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a file of scripts/benchmark by its name."""
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run(load, tmp_path, monkeypatch, capsys):
-    """Data and weights in a folder to work in, and the command; gives its exit code, table and messages."""
-    monkeypatch.chdir(tmp_path)
-    write_pairs(tmp_path / 'data/derain/Rain100L')
-    for i in range(3):
-        write(tmp_path / f'data/clean/val/gt/{i}.png', photo(10 + i))
-        write(tmp_path / f'data/clean/train/gt/{i}.png', photo(20 + i))
-        write(tmp_path / f'data/unpaired/daclip_real_mix/lq/{i}.png', photo(30 + i))
-    cv2.imwrite(str(write(tmp_path / 'data/jpeg/classic5/gt/a.png', photo())), photo()[..., 0])
-    save_weights(tmp_path / 'weights')
-
-    def main(*args: str, data: str = 'data', script: str = 'zoo_results'):
-        monkeypatch.setattr('sys.argv', [script, '--data', data, *args])
-        code = load(script).main()
-        return code, *capsys.readouterr()
-
-    return main
-
-
-def ours(*args: str) -> tuple[str, ...]:
-    return '--weights', 'weights', '--json', 'results.json', *args
-
-
-def results() -> dict:
-    return json.loads(Path('results.json').read_text())
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
-
-
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """The SSIM of Wang et al.: a Gaussian window, no padding."""
-    settings = {'gaussian_weights': True, 'sigma': 1.5, 'use_sample_covariance': False, 'data_range': 255}
-    axis = {'channel_axis': 2} if a.ndim == 3 else {}
-    return structural_similarity(a, b, full=True, **settings, **axis)[1][5:-5, 5:-5].mean()
-
-
-def agree(scores: dict, image: np.ndarray, gt: np.ndarray) -> None:
-    assert scores['psnr'] == pytest.approx(psnr(image, gt))
-    assert scores['ssim'] == pytest.approx(ssim(image, gt), abs=1e-6)
-
-
-def test_pairs_are_measured_as_by_hand(run):
-    code, table, errors = run(*ours('--only', 'rain100l', '--no-peers'))
+def test_pairs_are_measured_as_by_hand(zoo):
+    code, table, errors = zoo(*ours('--only', 'rain100l', '--no-peers'))
     assert (code, errors) == (0, '')
     result, restorer = results()['sets']['rain100l'], Restorer.from_pretrained('weights', 'cpu')
     assert [image['name'] for image in result['images']] == ['img1', 'img2', 'img10']
@@ -106,8 +48,8 @@ def test_pairs_are_measured_as_by_hand(run):
     assert f') | {cells[2]} | {result["router_accuracy"]:.0%} | ' in row
 
 
-def test_grey_images_are_compressed_and_measured_in_grey(run):
-    assert run(*ours('--only', 'classic5_20', '--no-peers'))[0] == 0
+def test_grey_images_are_compressed_and_measured_in_grey(zoo):
+    assert zoo(*ours('--only', 'classic5_20', '--no-peers'))[0] == 0
     result = results()['sets']['classic5_20']
     gt = photo()[..., 0]
     _, content = cv2.imencode('.jpg', gt, [cv2.IMWRITE_JPEG_QUALITY, 20])
@@ -120,47 +62,15 @@ def test_grey_images_are_compressed_and_measured_in_grey(run):
     assert 'router_accuracy' not in result
 
 
-def test_every_draw_depends_on_the_set_and_the_image_alone(run, load):
-    sets, zoo_sets = load('zoo_sets').all_sets(), load('zoo_sets')
-
-    def draws(name, limit=None):
-        images = zoo_sets.OpenSet(sets[name], Path('data'), limit)
-        return {sample.name: sample.lq for sample in images}
-
-    noisy = draws('val_noise')
-    assert list(noisy) == ['0', '1', '2']
-    for name, lq in draws('val_noise', limit=2).items():
-        np.testing.assert_array_equal(lq, noisy[name])
-    errors = [noisy[str(i)].astype(float) - photo(10 + i) for i in range(3)]
-    assert np.std(errors[0]) == pytest.approx(25, rel=0.2)  # less, where it is clipped
-    assert abs(np.corrcoef(errors[0].ravel(), errors[1].ravel())[0, 1]) < 0.1
-    other = draws('val_blur+noise')['0'].astype(float) - photo(10)
-    assert abs(np.corrcoef(errors[0].ravel(), other.ravel())[0, 1]) < 0.1
-
-
-def test_validation_photographs_are_degraded_as_in_the_recipe(load):
-    (recipe,) = (BENCHMARK.parents[1] / 'options/zoo').glob('*_pretrain.yml')
-    datasets, sets = read_yaml(recipe)['datasets'], load('zoo_sets').all_sets()
-    for source in datasets['val']['sources']:
-        image_set = sets[f'val_{source["degradation"]}']
-        assert (image_set.troubles, image_set.degrade) == ((source['degradation'],), source['degrade'])
-    trained = [source['degrade'] for source in datasets['train']['sources']]
-    pairs = [image_set for image_set in sets.values() if len(image_set.troubles) == 2 and image_set.degrade]
-    assert len(pairs) == 4
-    for image_set in pairs:
-        assert list(image_set.degrade) in trained
-        assert image_set.troubles == tuple(step['type'] for step in image_set.degrade)
-
-
-def test_clean_images_are_identical_and_still_averaged(run):
-    code, table, _ = run(*ours('--only', 'val_clean', '--no-peers'))
+def test_clean_images_are_identical_and_still_averaged(zoo):
+    code, table, _ = zoo(*ours('--only', 'val_clean', '--no-peers'))
     assert code == 0
     assert '| val_clean | 3 | identical / 1.000 | - | ' in table
     assert results()['sets']['val_clean']['input'] == {'psnr': None, 'ssim': pytest.approx(1)}
 
 
-def test_pairs_of_troubles_count_either_as_right(run):
-    assert run(*ours('--only', 'val_haze+rain'))[0] == 0
+def test_pairs_of_troubles_count_either_as_right(zoo):
+    assert zoo(*ours('--only', 'val_haze+rain'))[0] == 0
     result = results()['sets']['val_haze+rain']
     for image in result['images']:
         best = max(image['probabilities'], key=image['probabilities'].get)
@@ -169,9 +79,9 @@ def test_pairs_of_troubles_count_either_as_right(run):
         assert list(image['peers']) == ['guided + dark channel']
 
 
-def test_classical_methods_are_measured_once(run, load, monkeypatch):
+def test_classical_methods_are_measured_once(zoo, load, monkeypatch):
     classical = load('classical')
-    assert run('--json', 'results.json', '--only', 'rain100l', '--no-ours')[0] == 0
+    assert zoo('--json', 'results.json', '--only', 'rain100l', '--no-ours')[0] == 0
     before = results()['sets']['rain100l']
     assert 'ours' not in before
     for seed, image in enumerate(before['images']):
@@ -185,7 +95,7 @@ def test_classical_methods_are_measured_once(run, load, monkeypatch):
         return image
 
     monkeypatch.setattr(classical, 'median', median)
-    code, table, _ = run(*ours('--only', 'rain100l', '--limit', '2'))
+    code, table, _ = zoo(*ours('--only', 'rain100l', '--limit', '2'))
     after = results()['sets']['rain100l']
     assert (code, calls) == (0, [])
     assert [image['name'] for image in after['images']] == ['img1', 'img2']
@@ -195,12 +105,12 @@ def test_classical_methods_are_measured_once(run, load, monkeypatch):
     assert f'median {mean:.2f} / ' in table
 
     write(Path('data/derain/Rain100L/lq/img2.png'), photo(7))
-    run('--json', 'results.json', '--only', 'rain100l', '--no-ours')
+    zoo('--json', 'results.json', '--only', 'rain100l', '--no-ours')
     assert len(calls) == 1
     np.testing.assert_array_equal(calls[0], photo(7))
 
 
-def test_an_interrupted_run_goes_on_where_it_was(run, load, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(zoo, load, monkeypatch):
     monkeypatch.setattr(load('zoo_file'), '_WRITE_EVERY', 0)
     classical, measured = load('classical'), []
 
@@ -213,24 +123,24 @@ def test_an_interrupted_run_goes_on_where_it_was(run, load, monkeypatch):
 
     monkeypatch.setattr(classical, 'median', median)
     with pytest.raises(KeyboardInterrupt):
-        run('--json', 'results.json', '--only', 'rain100l', '--no-ours')
+        zoo('--json', 'results.json', '--only', 'rain100l', '--no-ours')
     assert results()['sets'] == {}
-    assert run('--json', 'results.json', '--only', 'rain100l', '--no-ours')[0] == 0
+    assert zoo('--json', 'results.json', '--only', 'rain100l', '--no-ours')[0] == 0
     assert len(measured) == 2 + 2  # the second image again, and the third
     assert len(results()['sets']['rain100l']['images']) == 3
 
 
-def test_sets_that_are_not_measured_anew_stay(run):
-    assert run(*ours('--only', 'rain100l', '--no-peers'))[0] == 0
+def test_sets_that_are_not_measured_anew_stay(zoo):
+    assert zoo(*ours('--only', 'rain100l', '--no-peers'))[0] == 0
     before = results()
-    assert run(*ours('--only', 'val_haze', '--no-peers'))[0] == 0
+    assert zoo(*ours('--only', 'val_haze', '--no-peers'))[0] == 0
     assert list(results()['sets']) == ['rain100l', 'val_haze']
     assert results()['sets']['rain100l'] == before['sets']['rain100l']
 
 
-def test_missing_sets_are_skipped_and_said(run):
+def test_missing_sets_are_skipped_and_said(zoo):
     shutil.rmtree('data/clean')
-    code, table, errors = run('--weights', 'weights', '--no-peers')
+    code, table, errors = zoo('--weights', 'weights', '--no-peers')
     assert code == 0
     assert [line.split('|')[1].strip() for line in table.splitlines()[4:]] == [
         'rain100l',
@@ -240,16 +150,16 @@ def test_missing_sets_are_skipped_and_said(run):
     ]
     assert "skipped val_rain: folder 'data/clean/val/gt' does not exist" in errors
     assert len(errors.splitlines()) == 28 - 4
-    code, _, errors = run('--weights', 'weights', '--no-peers', data='weights')
+    code, _, errors = zoo('--weights', 'weights', '--no-peers', data='weights')
     assert code == 2
     assert errors.endswith(
         "error: --data: none of the sets is in 'weights'; scripts/benchmark/zoo_sets.py says what it must hold\n"
     )
 
 
-def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
+def test_sheets_show_the_best_and_the_worst(zoo, load, monkeypatch):
     monkeypatch.setattr(load('zoo_sheets'), '_CELL', 40)  # the width of the photographs: they are not resampled
-    code, _, errors = run(*ours('--only', 'rain100l', 'real_mix', '--sheets', 'sheets'))
+    code, _, errors = zoo(*ours('--only', 'rain100l', 'real_mix', '--sheets', 'sheets'))
     assert (code, errors) == (0, '')
 
     def rows_of(sheet, image):
@@ -291,69 +201,23 @@ def test_sheets_show_the_best_and_the_worst(run, load, monkeypatch):
         (['--only', 'lol_low'], '--only: lol_low has no ground truth to measure by; add --sheets FOLDER to look at it'),
     ],
 )
-def test_mistakes_are_named(run, args, message):
+def test_mistakes_are_named(zoo, args, message):
     Path('other.json').write_text('[1, 2]')
     args = [*(['--weights', 'weights'] if '--weights' not in args else []), *args]
     if '--no-ours' not in args and '--no-peers' not in args:
         args.append('--no-peers')
-    code, table, errors = run(*args)
+    code, table, errors = zoo(*args)
     assert (code, table) == (2, '')
     assert errors.startswith(f'error: {message}')
     assert len(errors.splitlines()) == 1
     assert Path('other.json').read_text() == '[1, 2]'
 
 
-def test_says_which_package_is_missing(run, load, monkeypatch):
+def test_says_which_package_is_missing(zoo, load, monkeypatch):
     monkeypatch.setattr(load('classical').importlib.util, 'find_spec', lambda name: None)
-    code, table, errors = run('--weights', 'weights')
+    code, table, errors = zoo('--weights', 'weights')
     assert (code, table) == (2, '')
     assert errors == (
         "error: BM3D needs the package bm3d: install it with pip install -e '.[benchmark]' -c constraints.txt, or "
         'leave the classical methods out with --no-peers\n'
     )
-
-
-def test_real_kernels_blur(run, load):
-    h5py = pytest.importorskip('h5py', reason='an extra of the benchmark')
-    kernel = np.zeros((5, 3))
-    kernel[0, 0] = kernel[4, 2] = 2  # the sum is made 1
-    Path('data/deblur/kernels').mkdir(parents=True)
-    with h5py.File('data/deblur/kernels/Levin09.mat', 'w') as file:
-        file['one'] = kernel.T  # as MATLAB writes it
-        file.create_dataset('kernels', data=np.array([[file['one'].ref]], h5py.ref_dtype))
-    write(Path('data/denoise/CBSD68/gt/a.png'), photo())
-    zoo_sets = load('zoo_sets')
-    zoo_sets._kernels.cache_clear()
-    sample = zoo_sets.OpenSet(zoo_sets.all_sets()['cbsd68_shaken'], Path('data'))[0]
-    expected = (photo()[:-4, :-2].astype(float) + photo()[4:, 2:]) / 2
-    assert np.abs(sample.lq[2:-2, 1:-1] - expected).max() <= 0.51
-
-
-@pytest.mark.parametrize('trouble', ['noise', 'rain', 'haze', 'blur', 'lowlight', 'jpeg'])
-def test_classical_methods_help(run, load, trouble):
-    skimage = pytest.importorskip('skimage')
-    coffee = cv2.imread(str(Path(skimage.__file__).parent / 'data' / 'coffee.png'))[100:220, 200:340]
-    cv2.imwrite('data/clean/val/gt/0.png', coffee)
-    image_set = load('zoo_sets').all_sets()[f'val_{trouble}']
-    if trouble == 'blur':  # against long paths nothing helps that does not know them
-        image_set = dataclasses.replace(image_set, degrade={'type': 'blur', 'sigma': 2})
-    sample = load('zoo_sets').OpenSet(image_set, Path('data'), 1)[0]
-    before = psnr(sample.lq, sample.gt)
-    for peer in load('classical').peers_of(image_set.troubles, image_set.sigma):
-        for package in peer.needs:
-            pytest.importorskip(package, reason='an extra of the benchmark')
-        given = sample.lq.copy()
-        restored = peer(given)
-        np.testing.assert_array_equal(given, sample.lq)
-        assert restored.dtype == np.uint8
-        assert restored.shape == sample.gt.shape
-        assert psnr(restored, sample.gt) > before, peer.name
-
-
-def test_tunes_on_other_photographs(run):
-    shutil.rmtree('data/clean/val')
-    code, table, errors = run('--only', 'median', '--images', '2', script='tune_classical')
-    assert (code, errors) == (0, '')
-    assert table.startswith("median: {'size': ")
-    code, _, errors = run('--only', 'mediam', script='tune_classical')
-    assert (code, errors) == (2, "error: --only: there is no method 'mediam'; did you mean 'median'?\n")

@@ -12,18 +12,14 @@ import sys
 import types
 from importlib import import_module
 
+from lorair_arch.metrics import OWN
+
 # What this package adds to BasicSR, by the registry; file suffixes are BasicSR's habit.
 _ADDED = {
     'ARCH': ('archs.lorair_arch:LoRAIR', 'archs.degradation_router_arch:DegradationRouter'),
     'DATASET': ('data.all_in_one_dataset:AllInOneDataset',),
     'LOSS': ('losses.psnr_loss:PSNRLoss',),
-    'METRIC': (
-        'metrics.allweather_metric:calculate_psnr_allweather',
-        'metrics.allweather_metric:calculate_ssim_allweather',
-        'metrics.lpips_metric:calculate_lpips',
-        'metrics.skimage_metric:calculate_psnr_skimage',
-        'metrics.skimage_metric:calculate_ssim_skimage',
-    ),
+    'METRIC': tuple(f'metrics.{module}:{name}' for name, module in OWN.items()),
     'MODEL': (
         'models.degradation_router_model:DegradationRouterModel',
         'models.lorair_model:LoRAIRPretrainModel',

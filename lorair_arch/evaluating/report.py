@@ -93,7 +93,7 @@ def evaluate(
     if per_image:
         content['images'] = records
     if style == 'json':
-        content |= {'left_out': notes, 'unreadable': failures}
+        content |= {'notes': notes, 'unreadable': failures}
         return Report(json.dumps(content, indent=2, allow_nan=False), notes, failures)
     tables = [_scores(content, metrics)] + ([_published(content)] if compare else [])
     text = '\n\n'.join(tabulate(rows, header, FORMATS[style], disable_numparse=True) for header, rows in tables)
@@ -119,10 +119,9 @@ def _scores(content: dict[str, Any], metrics: dict) -> tuple[list[str], list[lis
 
 def _lines(name: str, spreads: dict[str, dict[str, Any]], sign: str = '') -> list[list[str]]:
     """Gives the rows of a mean: itself, its interval, and of how many images."""
-    intervals = [s['interval'] for s in spreads.values()]
     return [
         [name, *(_number(s['mean'], sign) for s in spreads.values())],
-        ['95 % interval', *(' to '.join(_number(end, sign) for end in i) if i else '-' for i in intervals)],
+        [statistics.LABEL, *(statistics.shown(s['interval'], sign) for s in spreads.values())],
         ['images', *(str(s['images']) for s in spreads.values())],
     ]
 

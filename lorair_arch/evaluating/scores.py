@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from lorair_arch.data.sources import match_keys
+from lorair_arch.data.images.writing import in_8_bits
+from lorair_arch.data.parallel import parallel
+from lorair_arch.data.sources import Match, match_keys
 from lorair_arch.data.stores import Store, open_store
 from lorair_arch.errors import DataError, Mistake, OptionsError, different_sizes
 from lorair_arch.metrics.measuring import measure
-
-_MAX_THREADS = 16
+from lorair_arch.schema import checked
 
 
 def pattern_of(match: str | None, suffixes: Sequence[str]) -> re.Pattern[str] | None:
@@ -35,15 +35,7 @@ def pattern_of(match: str | None, suffixes: Sequence[str]) -> re.Pattern[str] | 
         return re.compile(f'^(.*?)(?:{"|".join(map(re.escape, suffixes))})?$') if suffixes else None
     if suffixes:
         raise OptionsError('--suffix: found beside --match, expected one of them')
-    try:
-        pattern = re.compile(match)
-    except re.error as error:
-        raise OptionsError(
-            f'--match: found {match!r}, expected a regular expression with one group: {error}'
-        ) from error
-    if pattern.groups != 1:
-        raise OptionsError(f"--match: found {match!r}, expected a regular expression with one group, such as '^(\\d+)'")
-    return pattern
+    return re.compile(checked(Match(), match, '--match'))
 
 
 def score(
@@ -71,17 +63,12 @@ def score(
         raise DataError(f"every result in '{results}' ends in '{suffix}', no ground truth does: give --suffix={suffix}")
     pairs = _paired(ours, truths, pattern)
     look = partial(_record, ours, truths, metrics)
-    # Threads: decoders, NumPy and OpenCV let go of Python's lock, and LMDBs stay open for all.
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)  # here too: `measure` in one thread must not undo another's
-        try:
-            first = look(pairs[0])  # alone: what a metric loads is loaded once, and what it lacks is said once
-            rest = pool.map(look, pairs[1:])
+        found = [look(pairs[0])]  # alone: what a metric loads is loaded once, and what it lacks is said once
+        with closing(parallel(look, pairs[1:], lambda _: 0)) as rest:
             bar = tqdm(rest, 'Measuring', len(pairs), initial=1, leave=False, unit='image', disable=None)
-            found = [first, *bar]
-        finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C not every image is to be measured first
+            found += [record for _, record in bar]
     sizes = [record.pop('sizes') for record in found if 'sizes' in record]
     if sizes:
         raise DataError('\n'.join(sizes))
@@ -134,6 +121,4 @@ def _record(ours: Store, truths: Store, metrics: dict[str, dict[str, Any]], pair
 
 def _bgr(image: np.ndarray) -> np.ndarray:
     """Gives what metrics want of an RGB image: BGR, 8 bits, rounded as `basicsr test` does before it measures."""
-    if image.dtype == np.uint16:
-        image = (image / np.float32(257)).round().astype(np.uint8)
-    return np.ascontiguousarray(image[..., ::-1])
+    return np.ascontiguousarray((in_8_bits(image) if image.dtype == np.uint16 else image)[..., ::-1])

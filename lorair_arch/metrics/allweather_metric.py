@@ -53,9 +53,7 @@ def calculate_ssim_allweather(img: np.ndarray, img2: np.ndarray, crop_border: in
     """SSIM of the all-weather papers: a uniform window of 11 x 11 pixels.
 
     Args:
-        img: Restored image [H, W, 3], BGR, range [0, 255]; 8 bits for the published numbers.
-        img2: Ground truth, the same shape and range.
-        crop_border: Pixels to leave out at each edge.
+        img, img2, crop_border: See `calculate_psnr_allweather`.
 
     Raises:
         ValueError: The shapes differ, are not [H, W, 3], or a side is smaller than the window.

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from lorair_arch.errors import LoRAIRError, Mistake
+from lorair_arch.metrics import OWN
 
-_OWN = ('allweather', 'lpips', 'skimage')  # `calculate_*_NAME` is in `NAME_metric.py`, and needs no BasicSR
 _NO_TRUTH = 'no ground truth'
 # What metrics raise on images that do not suit them, such as too small ones. Anything else is a mistake in the metric.
 _UNSUITABLE = (ValueError, ArithmeticError, IndexError, AssertionError, RuntimeError, cv2.error)
@@ -69,9 +69,8 @@ def needs_truth(metric: str) -> bool:
 
 def _function(metric: str) -> Callable[..., float]:
     """Gives a registered metric; only those that are not this package's import BasicSR."""
-    family = metric.rpartition('_')[2]
-    if family in _OWN:
-        return getattr(import_module(f'lorair_arch.metrics.{family}_metric'), metric)
+    if metric in OWN:
+        return getattr(import_module(f'lorair_arch.metrics.{OWN[metric]}'), metric)
     try:
         import basicsr  # noqa: F401
     except ModuleNotFoundError as error:

@@ -97,13 +97,15 @@ def mismatches(name: str, protocol: str, images: int) -> list[str]:
             f'not comparable, measure with --protocol {published.protocol}'
         )
     if published.images not in (None, images):
-        found.append(f'{images} images were measured, but {published.title} has {published.images}: not comparable')
+        what = '1 image was' if images == 1 else f'{images} images were'
+        found.append(f'{what} measured, but {published.title} has {published.images}: not comparable')
     return found
 
 
 def remark(number: Number, protocol: str | None) -> str:
     """Says what is odd about a number, or '': an outlier, or of another protocol than the one given."""
-    other = f'measured by {number.protocol}' if number.protocol not in (None, protocol) else ''
+    how = f'measured by {number.protocol}' if number.protocol else 'its source does not say how it measured'
+    other = how if number.protocol != protocol else ''
     return '; '.join(filter(None, (number.outlier, other)))
 
 
@@ -121,8 +123,8 @@ def page() -> str:
         '```',
         '',
         'A method is listed once for each set, by the first source of it that was found; `*` marks values that are',
-        'doubtful or of another protocol, explained below each table. LoRA-IR itself and CDD-11 are missing: no source',
-        'of their numbers was at hand.',
+        'doubtful or of another protocol, explained below each table. LoRA-IR itself is missing: its READMEs have no',
+        'numbers, and the tables of its paper were not at hand.',
         '',
         '## Protocols',
         '',
@@ -138,7 +140,7 @@ def page() -> str:
 def _numbers(content: dict) -> Iterator[Number]:
     for table in content['tables']:
         source, url = content['sources'][table['source']]
-        usual = content['settings'][table['setting']]['protocol']
+        usual = table.get('protocol', content['settings'][table['setting']]['protocol'])
         for method, year, parameters, *values in table['rows']:
             for name, value in zip(table['sets'], values, strict=True):
                 place = f'{table["setting"]}/{name}'

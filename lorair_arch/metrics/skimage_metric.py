@@ -63,10 +63,7 @@ def calculate_ssim_skimage(
     """SSIM, the mean of the channels'.
 
     Args:
-        img: Restored image [H, W, C], range [0, 255].
-        img2: Ground truth, the same shape and range.
-        crop_border: Pixels to leave out at each edge.
-        multiple_of: Cuts both images around the centre to multiples of this; 16 in the papers.
+        img, img2, crop_border, multiple_of: See `calculate_psnr_skimage`.
         gaussian: A Gaussian window of 11 x 11 pixels with sigma 1.5; else a uniform one of 7 x 7.
 
     Raises:

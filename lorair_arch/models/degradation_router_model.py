@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lorair_arch.errors import DataError
 from lorair_arch.metrics.measuring import mean, unfit
+from lorair_arch.metrics.statistics import LABEL, interval, shown
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import table
+from lorair_arch.models.validation import Summary, table
 
 
 class DegradationRouterModel(StageModel):
@@ -63,15 +64,21 @@ class DegradationRouterModel(StageModel):
         reason = unfit(loss)
         return record | ({'left_out': {'l_ce': reason}} if reason else {'l_ce': loss})
 
-    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float]], str]:
+    def summarize(self, records: list[dict]) -> Summary:
         names = self.opt['degradations']
-        groups, rows = {}, []
+        means, rows = {}, []
         for name in names:
             predicted = [r['predicted'] for r in records if r['degradation'] == name]
             if predicted:
-                groups[name] = {'accuracy': predicted.count(name) / len(predicted)}
-                rows.append([name, *(str(predicted.count(other)) for other in names), groups[name]['accuracy']])
+                means[name] = {'accuracy': predicted.count(name) / len(predicted)}
+                rows.append([name, *(str(predicted.count(other)) for other in names), means[name]['accuracy']])
         right = [r['predicted'] == r['degradation'] for r in records]
-        groups[''] = {'accuracy': mean(right), 'l_ce': mean(r.get('l_ce') for r in records)}
+        losses = [r['l_ce'] for r in records if 'l_ce' in r]
+        means[''] = {'accuracy': mean(right), 'l_ce': mean(losses)}
+        intervals, words = {}, ''
+        if not self.is_train:
+            intervals = {'': {'accuracy': interval(right), 'l_ce': interval(losses)}}
+            words = f' ({LABEL} {shown(intervals[""]["accuracy"])})'
         lines = table(['truth \\ predicted', *names, 'accuracy'], rows)
-        return groups, f'{lines}\n  accuracy {groups[""]["accuracy"]:.4f} of {len(records)} images'
+        lines += f'\n  accuracy {means[""]["accuracy"]:.4f}{words} of {len(records)} images'
+        return Summary(means, intervals, lines)

@@ -14,8 +14,9 @@ from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import DataError, OptionsError
 from lorair_arch.metrics.measuring import mean, measure
+from lorair_arch.metrics.statistics import LABEL, interval, shown
 from lorair_arch.models.stage import StageModel
-from lorair_arch.models.validation import name_of, place_of, table
+from lorair_arch.models.validation import Summary, name_of, place_of, table
 
 
 class RestorationModel(StageModel):
@@ -126,18 +127,25 @@ class RestorationModel(StageModel):
             images = (self.lq[0], self.output[0], self.gt[0])
             self.pictures[name] = torch.cat([image.float().cpu().clamp(0, 1) for image in images], dim=2)
 
-    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
+    def summarize(self, records: list[dict]) -> Summary:
         metrics = [m for m in ('router_accuracy',) if any(m in r for r in records)]
         metrics += self.opt['val'].get('metrics') or {}
         names = list(dict.fromkeys(r['degradation'] for r in records if r['degradation']))
-        groups = {
-            name: {m: mean(r.get(m) for r in records if r['degradation'] == name) for m in metrics} for name in names
-        }
+        groups = {name: [r for r in records if r['degradation'] == name] for name in names} or {'': records}
+        values = {name: {m: [r[m] for r in group if m in r] for m in metrics} for name, group in groups.items()}
+        means = {name: {m: mean(of[m]) for m in metrics} for name, of in values.items()}
         # every degradation counts the same, however many images it has
-        total = groups.values() if names else records
-        groups[''] = {m: mean(values.get(m) for values in total) for m in metrics}
-        rows = [[name or 'mean', *values.values()] for name, values in groups.items()]
-        return groups, table(['', *metrics], rows)
+        means[''] = {m: mean([of[m] for of in means.values()]) for m in metrics}
+        intervals = {}
+        if not self.is_train:
+            intervals = {name: {m: interval(of[m]) for m in metrics} for name, of in values.items()}
+            intervals[''] = {m: interval(*(of[m] for of in values.values() if of[m])) for m in metrics}
+        rows = []
+        for name, of in means.items():
+            rows.append([name or 'mean', *of.values()])
+            if intervals:
+                rows.append([LABEL, *map(shown, intervals[name].values())])
+        return Summary(means, intervals, table(['', *metrics], rows))
 
 
 class LoRAIRPretrainModel(RestorationModel):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from textwrap import indent
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from basicsr.utils import get_root_logger
@@ -60,6 +60,21 @@ def place_of(opt: Mapping[str, Any], dataset: str, name: str, current_iter: int 
     return folder / (dataset if several else '') / name / fitting(name.name, f'_{current_iter}.png')
 
 
+class Summary(NamedTuple):
+    """What the images of a data set sum up to.
+
+    Attributes:
+        means: Of the measured values in each group of images, by the group's name and the value's; the group '' is the
+            whole set; None: no image has the value.
+        intervals: The 95 % intervals of the means of a test, by the same names; empty in trainings.
+        table: For the log.
+    """
+
+    means: dict[str, dict[str, float | None]]
+    intervals: dict[str, dict[str, tuple[float, float] | None]]
+    table: str
+
+
 class Validated:
     """Half of a model of BasicSR: evaluates image by image, gathers from all processes, reports on the first.
 
@@ -70,13 +85,8 @@ class Validated:
         """Measures one image; returns finite numbers and names, and in `left_out` why others are missing."""
         raise NotImplementedError
 
-    def summarize(self, records: list[dict]) -> tuple[dict[str, dict[str, float | None]], str]:
-        """Sums up the images.
-
-        Returns:
-            The measured values of each group, by the group's name; the group '' holds those of the whole set; None:
-            no image has the value. And the table for the log.
-        """
+    def summarize(self, records: list[dict]) -> Summary:
+        """Sums up the images."""
         raise NotImplementedError
 
     def validation(self, dataloader, current_iter: int | str, tb_logger, save_img: bool = False) -> None:
@@ -104,22 +114,22 @@ class Validated:
             self._report(records, dataset, current_iter, tb_logger)
 
     def _report(self, records: list[dict], dataset: str, current_iter: int | str, tb_logger) -> None:
-        groups, table = self.summarize(records)
+        means, intervals, table = self.summarize(records)
         for sentence in (f'Validation {dataset}: {sentence}' for sentence in what_is_left_out(records)):
             if sentence not in self.said:
                 get_root_logger().warning(sentence)
             self.said.add(sentence)
         lines = [f'Validation {dataset}', table]
         if self.is_train:
-            best = self._keep_best(dataset, groups[''], current_iter)
+            best = self._keep_best(dataset, means[''], current_iter)
             lines += [f'best {metric}: {value:.4f} @ {iteration} iter' for metric, (value, iteration) in best.items()]
         get_root_logger().info('\n'.join(lines))
         if not self.is_train:
             path = Path(self.opt['path']['results_root'], f'metrics_{dataset}.json')
-            content = {'mean': groups[''], 'degradations': {k: v for k, v in groups.items() if k}, 'images': records}
+            content = _by_degradation(means) | {'intervals': _by_degradation(intervals), 'images': records}
             write_json(path, content)
         if tb_logger:
-            for group, values in groups.items():
+            for group, values in means.items():
                 for metric, value in values.items():
                     if value is not None:
                         tag = '/'.join(filter(None, ('metrics', dataset, group, metric)))
@@ -143,6 +153,10 @@ class Validated:
             if not known or (value <= best[metric][0] if lower else value >= best[metric][0]):
                 best[metric] = (value, current_iter)
         return best
+
+
+def _by_degradation(groups: dict[str, dict]) -> dict[str, dict]:
+    return {'mean': groups[''], 'degradations': {name: values for name, values in groups.items() if name}}
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable]) -> str:

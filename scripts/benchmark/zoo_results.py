@@ -35,14 +35,12 @@ from tqdm import tqdm
 
 from classical import Peer, check_installed, peers_of
 from lorair_arch import Restorer
-from lorair_arch.errors import DataError, LoRAIRError, OptionsError, did_you_mean
+from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.weights import DEFAULT
 from measures import describe_machine, peak_allocation
 from zoo_file import ResultsFile, row, title
-from zoo_sets import SEED, ImageSet, OpenSet, Sample, all_sets
+from zoo_sets import LAYOUT, SEED, ImageSet, OpenSet, Sample, all_sets, check_data, sets_of
 from zoo_sheets import draw_sheet
-
-_LAYOUT = 'scripts/benchmark/zoo_sets.py says what it must hold'
 
 
 def main() -> int:
@@ -98,15 +96,14 @@ def _run(args: argparse.Namespace) -> None:
         if args.sheets:
             draw_sheet(images, results.sets.get(name), peers[name], ours.restorer, args.sheets)
     if not found:
-        raise DataError(f"--data: none of the sets is in '{args.data}'; {_LAYOUT}")
+        raise DataError(f"--data: none of the sets is in '{args.data}'; {LAYOUT}")
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
     """Gives the sets to measure; checks the options, so that nothing is wrong with them after hours of measuring."""
-    sets = all_sets()
-    for name in args.only or ():
-        if name not in sets:
-            raise OptionsError(f'--only: there is no set {name!r}{did_you_mean(name, sets)}')
+    names = args.only or [name for name, s in all_sets().items() if s.paired or args.sheets]
+    sets = sets_of(names)
+    for name in names:
         if not sets[name].paired and not args.sheets:
             raise OptionsError(f'--only: {name} has no ground truth to measure by; add --sheets FOLDER to look at it')
     if args.limit is not None and args.limit < 1:
@@ -114,10 +111,8 @@ def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
     if args.no_ours and (args.no_peers or args.sheets):
         other = '--no-peers, and nothing is left to measure' if args.no_peers else '--sheets, which shows ours'
         raise OptionsError(f'--no-ours goes not with {other}')
-    if not args.data.is_dir():
-        raise DataError(f"--data: '{args.data}' is no folder; {_LAYOUT}")
-    wanted = args.only or [name for name, s in sets.items() if s.paired or args.sheets]
-    return {name: sets[name] for name in wanted}
+    check_data(args.data)
+    return sets
 
 
 class Ours:

@@ -22,7 +22,7 @@ draw is a function of (SEED, set, index of the image).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,11 +33,13 @@ import numpy as np
 
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.images.reading import to_float
+from lorair_arch.data.images.writing import in_8_bits
 from lorair_arch.data.sources import load_pair, pair_keys
 from lorair_arch.data.stores import open_store
-from lorair_arch.errors import DataError
+from lorair_arch.errors import DataError, OptionsError, did_you_mean
 
 SEED = 0
+LAYOUT = 'scripts/benchmark/zoo_sets.py says what it must hold'
 # As in the recipe's validation (options/zoo).
 _VAL = {
     'clean': {'type': 'clean'},
@@ -129,6 +131,25 @@ def all_sets() -> dict[str, ImageSet]:
     return {image_set.name: image_set for image_set in sets}
 
 
+def sets_of(names: Iterable[str]) -> dict[str, ImageSet]:
+    """Gives the sets of these names.
+
+    Raises:
+        OptionsError: There is none of a name.
+    """
+    sets = all_sets()
+    for name in names:
+        if name not in sets:
+            raise OptionsError(f'--only: there is no set {name!r}{did_you_mean(name, sets)}')
+    return {name: sets[name] for name in names}
+
+
+def check_data(root: Path) -> None:
+    """Raises DataError where the folder of the data is none."""
+    if not root.is_dir():
+        raise DataError(f"--data: '{root}' is no folder; {LAYOUT}")
+
+
 class OpenSet:
     """The images of a set on disk, one at a time.
 
@@ -196,4 +217,4 @@ def _made(name: str, folder: str, trouble: str, degrade: Any, grey: bool = False
 
 
 def _to_8_bits(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == np.uint8 else np.rint(image / 257).astype(np.uint8)
+    return image if image.dtype == np.uint8 else in_8_bits(image)

@@ -16,11 +16,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.parallel import parallel
 from lorair_arch.data.prepare.archives import Files
 from lorair_arch.data.prepare.benchmarks import Part
 from lorair_arch.data.prepare.layouts import Finding, Found, Pair, find
 from lorair_arch.data.prepare.others import OTHERS
-from lorair_arch.data.prepare.reading import parallel, read_image, read_pair
+from lorair_arch.data.prepare.reading import read_image, read_pair
 from lorair_arch.data.prepare.weather import WEATHER
 from lorair_arch.data.prepare.wrong import not_found
 from lorair_arch.data.stores import read_meta_info

@@ -1,12 +1,8 @@
-"""Reading of pairs in threads: every image is decoded and compared with its partner, and what is stored is chosen."""
+"""Reading of pairs: every image is decoded and compared with its partner, and what is stored is chosen."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable
 
 from lorair_arch.data.images.kinds import jpeg_header
 from lorair_arch.data.images.metadata import read_metadata
@@ -17,44 +13,8 @@ from lorair_arch.data.prepare.archives import Files
 from lorair_arch.data.prepare.layouts import Pair
 from lorair_arch.errors import DataError, different_sizes
 
-_MAX_THREADS = 16
-_AHEAD = 2**28, 1000  # bytes and pairs that are read in advance
-
 Stored = tuple[bytes, tuple[int, int]]  # what is in the file, (height, width)
 Read = Callable[[str], tuple[Stored, Photo]]
-_Item = TypeVar('_Item')
-_Result = TypeVar('_Result')
-
-
-def parallel(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], weigh: Callable[[_Item], int]
-) -> Iterator[tuple[_Item, _Result]]:
-    """Calls a function in threads, in advance as far as memory allows, and gives the results in order.
-
-    Args:
-        function, items: what to call with what.
-        weigh: gives the bytes that an item takes.
-    """
-    threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
-    size = 0
-
-    def is_too_much() -> bool:
-        return len(waiting) > threads and (size > _AHEAD[0] or len(waiting) > _AHEAD[1])
-
-    # Threads: decoders let go of Python's lock. Not `map`, which would keep the images of a whole data set.
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            size += weigh(item)
-            while waiting and (waiting[0][1].done() or is_too_much()):
-                item, future = waiting.popleft()
-                size -= weigh(item)
-                yield item, future.result()
-        yield from ((item, future.result()) for item, future in waiting)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def read_pair(read: Read, read_gt: Read, crop_gt: bool, pair: Pair) -> dict[str, Stored] | str:
