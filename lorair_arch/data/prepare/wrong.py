@@ -47,11 +47,11 @@ def _level(benchmark: Benchmark, source: str, names: list[str]) -> str | None:
         above = f'{os.path.basename(path)}/{above}'
         for layout in (layout for part in benchmark.parts for layout in part.layouts):
             begins = {template.split('/')[0] for template in layout.templates}
-            for template in layout.templates:
-                found = [m for name in names if (m := match(template, above + name))]
-                if 2 * len(found) > len(names) and not any(m.folder for m in found):
-                    # The two sides of a pair may lie in folders of their own.
-                    return path if len(begins) == 1 else os.path.dirname(path)
+            fitting = (next(filter(None, (match(t, above + name) for t in layout.templates)), None) for name in names)
+            found = [m for m in fitting if m]
+            if 2 * len(found) > len(names) and not any(m.folder for m in found):
+                # The two sides of a pair may lie in folders of their own.
+                return path if len(begins) == 1 else os.path.dirname(path)
         path = os.path.dirname(path)
     return None
 
