@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lorair_arch import cli
-from lorair_arch.data.prepare.prepare import prepare
+from lorair_arch.data.prepare.prepare import BENCHMARKS, prepare
+from lorair_arch.data.prepare.wrong import not_found
 from lorair_arch.errors import DataError, OptionsError
 from tests.photos import photo, write
 from tests.prepared import check_pairs, contents, lmdbs, look, same_images, stored
@@ -199,3 +200,24 @@ def test_well_known_copies(tmp_path, name, part, lq, gt):
     assert [row[0] for row in report.rows] == [part]
     assert report.mistakes == []
     assert list(contents(str(tmp_path / f'out/{part}_gt.lmdb'))) == [Path(lq).stem.replace('.', '_')]
+
+
+@pytest.mark.parametrize(
+    ('other', 'names'),
+    [
+        ('rain13k', [f'Rain13K/{side}/{i}.jpg' for side in ('input', 'target') for i in range(4_001)]),
+        (
+            'ots',
+            [f'haze/part1/{i:04}_{a}_0.{b}.jpg' for i in range(1_001) for a in (0.8, 1) for b in (1, 2, 3)]
+            + [f'clear/{i:04}.jpg' for i in range(1_001)],
+        ),
+        (
+            'gopro',
+            [f'train/{scene}/{side}/{i}.png' for scene in range(22) for side in ('blur', 'sharp') for i in range(201)],
+        ),
+    ],
+)
+def test_a_large_release_of_another_benchmark(other, names):
+    names = [f'x/{name}' for name in names]
+    told = not_found(BENCHMARKS['lol_v1'], 'x', names, BENCHMARKS)
+    assert f'what looks like {other} (' in told
