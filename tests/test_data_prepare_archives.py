@@ -42,6 +42,19 @@ def test_tars(here, suffix):
     Path(f'x.{suffix}').write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"^archive '.*/x\..*' is cut short or damaged \(.*\); download it again$"):
         prepare('folder', f'x.{suffix}', 'again')
+    assert not Path('again').exists()
+
+
+def test_what_is_of_no_use_is_not_left_lying(here):
+    with tarfile.open('x.tar', 'w') as tar:
+        tar.add('x')
+    with pytest.raises(DataError, match='^.x.tar. is not lol_v1: found '):
+        prepare('lol_v1', 'x.tar', 'deep/out')
+    assert not Path('deep').exists()
+    Path('out').mkdir()
+    with pytest.raises(DataError, match='^.x.tar. is not lol_v1: found '):
+        prepare('lol_v1', 'x.tar', 'out')
+    assert list(Path('out').iterdir()) == []
 
 
 def test_a_folder_of_archives(here):
@@ -148,4 +161,4 @@ def test_nothing_can_be_used(tmp_path, monkeypatch):
         prepare('folder', 'x', 'out')
     lines = str(error.value).splitlines()
     assert lines[0].startswith("cannot decode image 'x/gt/1.png'") and lines[1] == "nothing of 'x' can be used"
-    assert list(Path('out').iterdir()) == []
+    assert not Path('out').exists()

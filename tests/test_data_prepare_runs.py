@@ -175,13 +175,18 @@ def test_a_failure_leaves_what_was_there(here, monkeypatch):
     assert contents('out/images_gt.lmdb') == before
 
 
-def test_shared_ground_truths(tmp_path, monkeypatch):
+@pytest.fixture
+def mixtures(tmp_path, monkeypatch):
+    """Some of CDD-11, of which two subsets lack an image."""
     monkeypatch.chdir(tmp_path)
     for i in range(3):
-        for folder in ('clear', 'low', 'haze', 'rain'):
+        for folder in ('clear', 'haze', 'low', 'rain'):
             write(tmp_path / f'CDD-11_test/{folder}/{i}.png', photo(i, 12, 10))
     (tmp_path / 'CDD-11_test/rain/0.png').write_bytes(b'no image')
     (tmp_path / 'CDD-11_test/haze/1.png').unlink()
+
+
+def test_shared_ground_truths(mixtures):
     report = prepare('cdd11', 'CDD-11_test', 'out')
     assert [(row[0], row[1], row[3]) for row in report.rows] == [
         ('test_low', 3, 3),
@@ -193,6 +198,15 @@ def test_shared_ground_truths(tmp_path, monkeypatch):
     for name, (clear, keys) in expected.items():
         assert f'dataroot_gt: out/test_{clear}_gt.lmdb' in next(line for line in report.sources if f': {name},' in line)
         assert open_store(f'out/test_{name}_lq.lmdb').keys == open_store(f'out/test_{clear}_gt.lmdb').keys == [*keys]
+
+
+def test_some_parts_leave_the_shared_ground_truths_to_the_others(mixtures):
+    prepare('cdd11', 'CDD-11_test', 'out', parts=['test_haze'])
+    assert set(contents('out/test_clear_gt.lmdb')) == {*'012'}
+    prepare('cdd11', 'CDD-11_test', 'out')
+    prepare('cdd11', 'CDD-11_test', 'out', overwrite=True, parts=['test_haze'])
+    for name, keys in {'low_lq': '012', 'clear_gt': '012', 'haze_lq': '02', 'haze_gt': '02', 'rain_gt': '12'}.items():
+        assert set(contents(f'out/test_{name}.lmdb')) == {*keys}
 
 
 def test_what_is_stored(tmp_path):
