@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +116,46 @@ def test_what_another_source_has_begun_is_not_continued(tmp_path):
         assert writer.done == set()
         writer.put('two', photo(2))
     assert set(contents(path)) == {'two'}
+
+
+def test_a_writer_that_cannot_go_on_keeps_what_is_done(tmp_path, monkeypatch):
+    path = str(tmp_path / 'x.lmdb')
+    with pytest.raises(KeyboardInterrupt), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+        raise KeyboardInterrupt
+    source = (tmp_path / 'x.lmdb.partial/source.txt').stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb, 'open', lambda *_, **__: (_ for _ in ()).throw(lmdb.Error('mdb_env_open: No memory')))
+        with pytest.raises(OutputError) as error, LmdbWriter(path, source='a'):
+            pass
+        assert str(error.value) == (
+            f"cannot go on with '{path}.partial': mdb_env_open: No memory; mend that, or remove it to begin again"
+        )
+        with pytest.raises(OutputError, match="^cannot write '.*/y.lmdb': mdb_env_open: No memory$"):
+            LmdbWriter(str(tmp_path / 'y.lmdb'), source='a').__enter__()
+    assert not (tmp_path / 'y.lmdb.partial').exists()
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.done == {'one'}
+        again = (tmp_path / 'x.lmdb.partial/source.txt').stat()
+        assert (again.st_ino, again.st_mtime_ns) == (source.st_ino, source.st_mtime_ns)
+
+
+def test_a_failure_at_the_end_keeps_what_is_done(tmp_path, monkeypatch):
+    path = str(tmp_path / 'x.lmdb')
+    monkeypatch.setattr(LmdbWriter, '_publish', lambda _: (_ for _ in ()).throw(OSError('no room')))
+    with pytest.raises(OutputError, match='no room'), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+    monkeypatch.undo()
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.done == {'one'}
+    assert [file.name for file in tmp_path.iterdir()] == ['x.lmdb']
+
+
+def test_a_failure_before_the_first_image(tmp_path):
+    with pytest.raises(DataError) as error, LmdbWriter(str(tmp_path / 'x.lmdb')) as writer:
+        writer._environment.close()  # as a disk that is gone
+        writer.put_encoded([])
+    assert str(error.value).startswith(f"cannot write to '{tmp_path}/x.lmdb': ")
 
 
 def test_one_side_that_is_missing_is_made_again(here, reads):
