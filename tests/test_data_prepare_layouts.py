@@ -77,6 +77,21 @@ def test_the_lists_of_realblur(tmp_path):
     )
 
 
+def test_a_list_in_another_encoding(tmp_path):
+    files = release(tmp_path / 'x', 'snow100k')
+    path = tmp_path / 'x/allweather.txt'
+    text = path.read_text()
+    path.write_text(text, encoding='utf-16')  # with its mark, as Windows writes it
+    check_pairs(prepare('snow100k', str(tmp_path / 'x'), str(tmp_path / 'out')), files)
+    path.write_text(text, encoding='utf-16-le')
+    with pytest.raises(DataError) as error:
+        prepare('snow100k', str(tmp_path / 'x'), str(tmp_path / 'again'))
+    assert str(error.value) == (
+        "'x/allweather.txt' is not a text in UTF-8 (a NUL in line 1: UTF-16 without its byte order mark, maybe); save "
+        'it as UTF-8'
+    )
+
+
 def test_some_parts_alone(tmp_path):
     files = release(tmp_path / 'x', 'gopro')
     files['train'][0][1].unlink()
@@ -114,6 +129,31 @@ def test_two_images_of_one_name(tmp_path):
         "'x/lq/a/1.jpg' has the key 'a/1' already, so left out is 'x/lq/a/1.png'; remove one of them",
         "'x/lq/a.b.png' has the key 'a_b' already, so left out is 'x/lq/a_b.png'; remove one of them",
     ]
+
+
+@pytest.mark.parametrize(
+    ('lqs', 'gts', 'pairs'),
+    [
+        (('A', 'a'), ('A', 'a'), {'A': 'A', 'a': 'a'}),
+        (('A', 'a'), ('A',), {'A': 'A'}),
+        (('a',), ('A', 'a'), {'a': 'a'}),
+        (('Ab',), ('aB',), {'Ab': 'aB'}),
+        (('AB', 'ab', 'x'), ('Ab', 'x'), {'x': 'x'}),  # whose is it?
+    ],
+)
+def test_names_that_differ_in_case_alone(tmp_path, lqs, gts, pairs):
+    names = {'lq': lqs, 'gt': gts}
+    files = {side: {name: put(tmp_path / f'x/{side}/{name}') for name in names[side]} for side in names}
+    if len(list(tmp_path.rglob('*.png'))) < len(lqs) + len(gts):
+        pytest.skip('the disk does not tell cases apart')
+    report = prepare('folder', str(tmp_path / 'x'), str(tmp_path / 'out'))
+    roots = lmdbs(report, 'images')
+    assert contents(roots['lq']) == {lq: files['lq'][lq].read_bytes() for lq in pairs}
+    assert contents(roots['gt']) == {lq: files['gt'][gt].read_bytes() for lq, gt in pairs.items()}
+    alone = [f'x/lq/{name}.png' for name in lqs if name not in pairs]
+    alone += [f'x/gt/{name}.png' for name in gts if name not in pairs.values()]
+    told = report.mistakes + report.notes
+    assert len(told) == len(alone) and all(any(f"'{name}'" in line for line in told) for name in alone)
 
 
 def test_the_border_of_indoor_ground_truths(tmp_path):
