@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import stat
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -93,6 +96,9 @@ def evil_zip(path: str) -> None:
     with zipfile.ZipFile(path, 'w') as archive:
         for name in ('../evil.png', '/tmp/evil/evil.png', 'x/gt/../../../evil.png', 'x/gt/1.png'):
             archive.writestr(name, PNG)
+        link = zipfile.ZipInfo('x/gt/link.png')
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, '/etc/passwd')
 
 
 @pytest.mark.parametrize(('kind', 'write_archive'), [('tar', evil_tar), ('zip', evil_zip)])
@@ -102,7 +108,10 @@ def test_nothing_is_written_outside(tmp_path, monkeypatch, kind, write_archive):
     monkeypatch.chdir(inner)
     write_archive(f'x.{kind}')
     report = prepare('folder', f'x.{kind}', 'out')
-    assert len(report.mistakes) == 3
+    assert len(report.mistakes) == 4
+    assert report.mistakes[3] == (
+        f"archive '{inner}/x.{kind}' holds 'x/gt/link.png', which is a link or no plain file; it is left out"
+    )
     assert report.mistakes[0] == (
         f"archive '{inner}/x.{kind}' names '../evil.png', outside of its own folder; it is left out"
     )
@@ -162,3 +171,52 @@ def test_nothing_can_be_used(tmp_path, monkeypatch):
     lines = str(error.value).splitlines()
     assert lines[0].startswith("cannot decode image 'x/gt/1.png'") and lines[1] == "nothing of 'x' can be used"
     assert not Path('out').exists()
+
+
+def unreadable(tmp_path: Path, old: bytes, new: bytes) -> str:
+    """Changes fields of a ZIP file's headers; gives what is said of it."""
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as archive:
+        archive.writestr('gt/1.png', PNG)
+    content = (tmp_path / 'x.zip').read_bytes()
+    assert old in content
+    (tmp_path / 'x.zip').write_bytes(content.replace(old, new))
+    with pytest.raises(DataError) as error:
+        prepare('folder', str(tmp_path / 'x.zip'), str(tmp_path / 'out'))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'kind', 'version', 'reason'),
+    [
+        (0, 0, 99, 'zip file version 9.9'),
+        (0, 97, 20, 'That compression method is not supported'),
+        (1, 0, 20, "File 'gt/1.png' is encrypted, password required for extraction"),
+    ],
+)
+def test_zips_for_other_programs(tmp_path, flags, kind, version, reason):
+    """Fields of the headers: the version that is needed, flags, the kind of compression."""
+    fields = struct.pack('<HHH', version, flags, kind)
+    assert unreadable(tmp_path, struct.pack('<HHH', 20, 0, 0), fields) == (
+        f"archive '{tmp_path}/x.zip' cannot be read here ({reason}): unpack it with another program, and name the "
+        'folder'
+    )
+
+
+def test_backslashes_in_a_zip(here):
+    with zipfile.ZipFile('x.zip', 'w') as archive:
+        for path in sorted(Path('x').rglob('*.png')):
+            archive.writestr(str(path).replace('/', '\\'), path.read_bytes())
+    assert prepare('folder', 'x.zip', 'out').mistakes == []
+    assert contents('out/images_lq.lmdb') == files('lq')
+
+
+def test_what_is_no_archive_in_a_folder(here):
+    Path('x/notes.gz').write_bytes(gzip.compress(b'no archive'))
+    report = prepare('folder', 'x', 'out')
+    assert report.mistakes == [f"'{here}/x/notes.gz' is no archive of files, or damaged; it is left out"]
+    assert contents('out/images_lq.lmdb') == files('lq')
+    with pytest.raises(DataError, match='notes.gz. is cut short or damaged'):
+        prepare('folder', 'x/notes.gz', 'again')
+    Path('x/notes.tar.gz').write_bytes(b'no archive')
+    with pytest.raises(DataError, match='notes.tar.gz. is cut short or damaged'):
+        prepare('folder', 'x', 'again')

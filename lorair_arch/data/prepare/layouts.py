@@ -233,9 +233,9 @@ def _partners(layout: Layout, lqs: list[Match], gts: list[Match]) -> Iterator[tu
         return (m.folder, *(m.words[word] for word in words))
 
     there = {spelt(gt): gt for gt in reversed(gts)}
-    wanted = dict.fromkeys(map(spelt, lqs))
+    wanted = set(map(spelt, lqs))
     left: dict[tuple[str, ...], tuple[list, list]] = {}
-    for i, spellings in enumerate((wanted.keys() - there.keys(), there.keys() - wanted.keys())):
+    for i, spellings in enumerate((wanted - there.keys(), there.keys() - wanted)):
         for spelling in spellings:
             folded = (spelling[0], *map(fold, spelling[1:]))
             left.setdefault(folded, ([], []))[i].append(spelling)
