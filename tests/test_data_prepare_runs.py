@@ -1,14 +1,11 @@
-"""`lorair data prepare` as it runs: killed and continued, archives that mean harm, and what is stored of which file."""
+"""`lorair data prepare` as it runs: killed and continued, and what is stored of which file."""
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -24,6 +21,7 @@ from lorair_arch.data.stores import open_store
 from lorair_arch.errors import DataError, OutputError
 from tests.disks import disk
 from tests.photos import photo, write, write_pairs
+from tests.prepared import contents
 
 NAMES = tuple(f'{i:02}' for i in range(40))
 # Prepares, and is killed while it reads the pair whose number is given; every image is on the disk at once.
@@ -58,11 +56,6 @@ def reads(monkeypatch):
     names, read = [], module.read_image
     monkeypatch.setattr(module, 'read_image', lambda files, name: names.append(name) or read(files, name))
     return names
-
-
-def contents(root: str) -> dict[str, bytes]:
-    with lmdb.open(root, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        return {key.decode(): bytes(content) for key, content in transaction.cursor()}
 
 
 def files(side: str) -> dict[str, bytes]:
@@ -125,6 +118,46 @@ def test_what_another_source_has_begun_is_not_continued(tmp_path):
     assert set(contents(path)) == {'two'}
 
 
+def test_a_writer_that_cannot_go_on_keeps_what_is_done(tmp_path, monkeypatch):
+    path = str(tmp_path / 'x.lmdb')
+    with pytest.raises(KeyboardInterrupt), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+        raise KeyboardInterrupt
+    source = (tmp_path / 'x.lmdb.partial/source.txt').stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb, 'open', lambda *_, **__: (_ for _ in ()).throw(lmdb.Error('mdb_env_open: No memory')))
+        with pytest.raises(OutputError) as error, LmdbWriter(path, source='a'):
+            pass
+        assert str(error.value) == (
+            f"cannot go on with '{path}.partial': mdb_env_open: No memory; mend that, or remove it to begin again"
+        )
+        with pytest.raises(OutputError, match="^cannot write '.*/y.lmdb': mdb_env_open: No memory$"):
+            LmdbWriter(str(tmp_path / 'y.lmdb'), source='a').__enter__()
+    assert not (tmp_path / 'y.lmdb.partial').exists()
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.done == {'one'}
+        again = (tmp_path / 'x.lmdb.partial/source.txt').stat()
+        assert (again.st_ino, again.st_mtime_ns) == (source.st_ino, source.st_mtime_ns)
+
+
+def test_a_failure_at_the_end_keeps_what_is_done(tmp_path, monkeypatch):
+    path = str(tmp_path / 'x.lmdb')
+    monkeypatch.setattr(LmdbWriter, '_publish', lambda _: (_ for _ in ()).throw(OSError('no room')))
+    with pytest.raises(OutputError, match='no room'), LmdbWriter(path, source='a') as writer:
+        writer.put('one', photo(1))
+    monkeypatch.undo()
+    with LmdbWriter(path, source='a') as writer:
+        assert writer.done == {'one'}
+    assert [file.name for file in tmp_path.iterdir()] == ['x.lmdb']
+
+
+def test_a_failure_before_the_first_image(tmp_path):
+    with pytest.raises(DataError) as error, LmdbWriter(str(tmp_path / 'x.lmdb')) as writer:
+        writer._environment.close()  # as a disk that is gone
+        writer.put_encoded([])
+    assert str(error.value).startswith(f"cannot write to '{tmp_path}/x.lmdb': ")
+
+
 def test_one_side_that_is_missing_is_made_again(here, reads):
     prepare('folder', 'x', 'out')
     before = Path('out/images_lq.lmdb/data.mdb').stat()
@@ -183,13 +216,18 @@ def test_a_failure_leaves_what_was_there(here, monkeypatch):
     assert contents('out/images_gt.lmdb') == before
 
 
-def test_shared_ground_truths(tmp_path, monkeypatch):
+@pytest.fixture
+def mixtures(tmp_path, monkeypatch):
+    """Some of CDD-11, of which two subsets lack an image."""
     monkeypatch.chdir(tmp_path)
     for i in range(3):
-        for folder in ('clear', 'low', 'haze', 'rain'):
+        for folder in ('clear', 'haze', 'low', 'rain'):
             write(tmp_path / f'CDD-11_test/{folder}/{i}.png', photo(i, 12, 10))
     (tmp_path / 'CDD-11_test/rain/0.png').write_bytes(b'no image')
     (tmp_path / 'CDD-11_test/haze/1.png').unlink()
+
+
+def test_shared_ground_truths(mixtures):
     report = prepare('cdd11', 'CDD-11_test', 'out')
     assert [(row[0], row[1], row[3]) for row in report.rows] == [
         ('test_low', 3, 3),
@@ -201,6 +239,15 @@ def test_shared_ground_truths(tmp_path, monkeypatch):
     for name, (clear, keys) in expected.items():
         assert f'dataroot_gt: out/test_{clear}_gt.lmdb' in next(line for line in report.sources if f': {name},' in line)
         assert open_store(f'out/test_{name}_lq.lmdb').keys == open_store(f'out/test_{clear}_gt.lmdb').keys == [*keys]
+
+
+def test_some_parts_leave_the_shared_ground_truths_to_the_others(mixtures):
+    prepare('cdd11', 'CDD-11_test', 'out', parts=['test_haze'])
+    assert set(contents('out/test_clear_gt.lmdb')) == {*'012'}
+    prepare('cdd11', 'CDD-11_test', 'out')
+    prepare('cdd11', 'CDD-11_test', 'out', overwrite=True, parts=['test_haze'])
+    for name, keys in {'low_lq': '012', 'clear_gt': '012', 'haze_lq': '02', 'haze_gt': '02', 'rain_gt': '12'}.items():
+        assert set(contents(f'out/test_{name}.lmdb')) == {*keys}
 
 
 def test_what_is_stored(tmp_path):
@@ -227,157 +274,3 @@ def test_what_is_stored(tmp_path):
         seen = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         assert seen.shape == original.load(key).shape
     assert store.sizes['turned'] == (40, 48)
-
-
-@pytest.mark.parametrize('suffix', ['tar', 'tar.gz', 'tgz', 'gz', 'tar.xz', 'tar.bz2'])
-def test_tars(here, suffix):
-    mode = {'tar': 'w', 'tgz': 'w:gz', 'gz': 'w:gz'}.get(suffix, f'w:{suffix[4:]}')
-    with tarfile.open(f'x.{suffix}', mode) as tar:
-        tar.add('x')
-    prepare('folder', f'x.{suffix}', 'out')
-    assert contents('out/images_lq.lmdb') == files('lq')
-    assert sorted(path.name for path in Path('out').iterdir()) == ['images_gt.lmdb', 'images_lq.lmdb']
-    content = Path(f'x.{suffix}').read_bytes()
-    Path(f'x.{suffix}').write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"^archive '.*/x\..*' is cut short or damaged \(.*\); download it again$"):
-        prepare('folder', f'x.{suffix}', 'again')
-
-
-def test_a_folder_of_archives(here):
-    Path('downloads').mkdir()
-    for side in ('lq', 'gt'):
-        with zipfile.ZipFile(f'downloads/{side}.zip', 'w') as archive:
-            for path in Path('x', side).iterdir():
-                archive.write(path, path.name)
-            archive.writestr('__MACOSX/._00.png', b'')
-    prepare('folder', 'downloads', 'out')
-    assert contents('out/images_lq.lmdb') == files('lq')
-    # What has been unpacked beside its archive is there once.
-    Path('x/lq').rename('downloads/lq')
-    Path('x/gt').rename('downloads/gt')
-    assert prepare('folder', 'downloads', 'again').mistakes == []
-
-
-def evil_tar(path: str) -> None:
-    with tarfile.open(path, 'w') as archive:
-        for name in ('../evil.png', '/tmp/evil/evil.png', 'x/gt/../../../evil.png', 'x/gt/1.png'):
-            member = tarfile.TarInfo(name)
-            member.size = len(PNG)
-            archive.addfile(member, io.BytesIO(PNG))
-        link = tarfile.TarInfo('x/gt/link.png')
-        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
-        archive.addfile(link)
-        link = tarfile.TarInfo('x/up')
-        link.type, link.linkname = tarfile.SYMTYPE, '../../..'
-        archive.addfile(link)
-        member = tarfile.TarInfo('x/up/evil.png')
-        member.size = len(PNG)
-        archive.addfile(member, io.BytesIO(PNG))
-
-
-def evil_zip(path: str) -> None:
-    with zipfile.ZipFile(path, 'w') as archive:
-        for name in ('../evil.png', '/tmp/evil/evil.png', 'x/gt/../../../evil.png', 'x/gt/1.png'):
-            archive.writestr(name, PNG)
-
-
-PNG = cv2.imencode('.png', photo())[1].tobytes()
-
-
-@pytest.mark.parametrize(('kind', 'write_archive'), [('tar', evil_tar), ('zip', evil_zip)])
-def test_nothing_is_written_outside(tmp_path, monkeypatch, kind, write_archive):
-    inner = tmp_path / 'a/b/c'
-    inner.mkdir(parents=True)
-    monkeypatch.chdir(inner)
-    write_archive(f'x.{kind}')
-    report = prepare('folder', f'x.{kind}', 'out')
-    assert len(report.mistakes) == 3
-    assert report.mistakes[0] == (
-        f"archive '{inner}/x.{kind}' names '../evil.png', outside of its own folder; it is left out"
-    )
-    assert contents('out/images_gt.lmdb') == {'1': PNG}
-    assert not list(tmp_path.rglob('*evil*')) and not Path('/tmp/evil').exists()
-
-
-def test_bombs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('lorair_arch.data.prepare.archives._LARGEST', 10**6)
-    with zipfile.ZipFile('x.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr('gt/1.png', PNG)
-        archive.writestr('gt/2.png', bytes(3 * 10**6))
-    with pytest.raises(DataError, match=r"^archive '.*x.zip' would become more than 100 times its size: it"):
-        prepare('folder', 'x.zip', 'out')
-    with zipfile.ZipFile('y.zip', 'w') as archive:
-        archive.writestr('gt/1.png', PNG)
-        archive.writestr('gt/2.png', bytes(3 * 10**6))
-    report = prepare('folder', 'y.zip', 'out')
-    assert report.mistakes == [
-        f"archive '{tmp_path}/y.zip' holds 'gt/2.png' of 3000000 bytes, no image; it is left out"
-    ]
-
-
-def test_a_damaged_member(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with zipfile.ZipFile('x.zip', 'w') as archive:
-        archive.writestr('gt/1.png', PNG)
-        archive.writestr('gt/2.png', PNG)
-    content = Path('x.zip').read_bytes()
-    Path('x.zip').write_bytes(content.replace(PNG, PNG[:50] + b'??' + PNG[52:], 1))
-    report = prepare('folder', 'x.zip', 'out')
-    assert len(report.mistakes) == 1
-    assert report.mistakes[0].startswith(f"cannot read 'gt/1.png' in archive '{tmp_path}/x.zip': Bad CRC-32")
-    assert set(contents('out/images_gt.lmdb')) == {'2'}
-
-
-def test_other_archives_and_files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path('x').mkdir()
-    Path('x/set.rar').write_bytes(b'Rar!')
-    with pytest.raises(DataError, match="^'x' holds archives that cannot be read here: unpack them first$"):
-        prepare('folder', 'x', 'out')
-    with pytest.raises(DataError, match=r"^'x/set.rar' is a file; expected a folder or an archive \(\.zip, "):
-        prepare('folder', 'x/set.rar', 'out')
-    Path('x.zip').write_bytes(b'hello')
-    with pytest.raises(DataError, match='is cut short or damaged'):
-        prepare('folder', 'x.zip', 'out')
-
-
-def test_nothing_can_be_used(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path('x/gt').mkdir(parents=True)
-    Path('x/gt/1.png').write_bytes(b'no image')
-    with pytest.raises(DataError) as error:
-        prepare('folder', 'x', 'out')
-    lines = str(error.value).splitlines()
-    assert lines[0].startswith("cannot decode image 'x/gt/1.png'") and lines[1] == "nothing of 'x' can be used"
-    assert list(Path('out').iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ('name', 'part', 'lq', 'gt'),
-    [
-        ('rain100l', 'train', 'Train/Derain/rainy/rain-1.png', 'Train/Derain/gt/norain-1.png'),
-        ('rain100l', 'train', 'RainTrainL/rain-1.png', 'RainTrainL/norain-1.png'),
-        ('rain100l', 'test', 'test/derain/Rain100L/input/1.png', 'test/derain/Rain100L/target/1.png'),
-        ('rain100h', 'test', 'Rain100H/rain-001.png', 'Rain100H/norain-001.png'),
-        ('rain100h', 'test', 'Rain100H/rainy/rain-001.png', 'Rain100H/norain-001.png'),
-        ('sots', 'outdoor', 'test/dehaze/input/0001_0.8_0.2.jpg', 'test/dehaze/target/0001.png'),
-        ('ots', 'train', 'Train/Dehaze/synthetic/part1/0025_0.8_0.1.jpg', 'Train/Dehaze/original/0025.jpg'),
-        (
-            'outdoor_rain',
-            'test1',
-            'CVPR19RainTrain/test/data/im_0001_s80_a04.png',
-            'CVPR19RainTrain/test/gt/im_0001.png',
-        ),
-        ('gopro', 'test', 'test/GoPro/input/GOPR0384_11_00-000001.png', 'test/GoPro/target/GOPR0384_11_00-000001.png'),
-        ('hide', 'test', 'test/HIDE/input/1fromGOPR1096.png', 'test/HIDE/target/1fromGOPR1096.png'),
-        ('realblur', 'j_test', 'test/RealBlur_J/input/scene001-1.png', 'test/RealBlur_J/target/scene001-1.png'),
-    ],
-)
-def test_well_known_copies(tmp_path, name, part, lq, gt):
-    write(tmp_path / 'x' / lq, photo(1))
-    write(tmp_path / 'x' / gt, photo(2))
-    report = prepare(name, str(tmp_path / 'x'), str(tmp_path / 'out'))
-    assert [row[0] for row in report.rows] == [part]
-    assert report.mistakes == []
-    assert list(contents(str(tmp_path / f'out/{part}_gt.lmdb'))) == [Path(lq).stem.replace('.', '_')]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.stores import open_store
 from lorair_arch.evaluating.report import FORMATS, evaluate
 from lorair_arch.evaluating.scores import score
 from lorair_arch.metrics.protocols import PROTOCOLS
@@ -106,7 +107,7 @@ def test_names_with_a_suffix(folders, capfd):
 
 def test_several_results_of_a_ground_truth(folders):
     write(folders / 'ours/2_a.png', noisy(photo(2, 40, 50), 5))
-    records, _ = score('ours', 'gt', PROTOCOLS['airnet'].metrics, re.compile(r'^(\d+)'))
+    records, _ = score(open_store('ours'), open_store('gt'), PROTOCOLS['airnet'].metrics, re.compile(r'^(\d+)'))
     assert [record['image'] for record in records] == [f'ours/{name}.png' for name in ('0', '1', '2', '2_a', '3')]
     report = evaluate('ours', 'gt', 'airnet', match=r'^(\d+)', against='ours', style='json')
     assert json.loads(report.text)['against']['difference']['psnr'] == {'mean': 0, 'interval': [0, 0], 'images': 5}

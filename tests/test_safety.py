@@ -58,6 +58,7 @@ def test_no_source_runs_what_it_reads(path):
         *('eval(x)', 'exec(x)', 'torch.load(x)', 'torch.load(x, weights_only=False)', 'pickle.load(x)'),
         *('yaml.load(x)', 'yaml.load(x, Loader=yaml.Loader)', 'zipfile.ZipFile(x).extractall()', 'f(x, shell=True)'),
         'np.load(x, allow_pickle=True)',
+        'tarfile.open(x).extract(y)',
     ],
 )
 def test_dangers_are_seen(code):

@@ -1,4 +1,4 @@
-"""Setting I of the official release: its options files test and train official files, on folders and LMDBs."""
+"""Setting I of the official release: its options files test and train official files, on what is prepared."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from basicsr.utils import tensor2img
 from lorair_arch import cli
 from lorair_arch.archs.degradation_router_arch import DegradationRouter
 from lorair_arch.archs.lorair_arch import LoRAIR
-from lorair_arch.data.lmdb_writer import LmdbWriter
+from lorair_arch.data.prepare.prepare import prepare
 from lorair_arch.metrics.allweather_metric import calculate_psnr_allweather, calculate_ssim_allweather
 from lorair_arch.options.yaml_file import read_yaml
 from lorair_arch.training import train as training
@@ -33,13 +33,14 @@ TINY = [
     'network_g:dec_blk_nums=[1, 1]',
 ]
 TINY_EXPERTS = [*TINY, 'network_g:lora={rank: 4, num_experts: 3, top_k: 1}']
+# Of each test set an image, as the authors name it: degraded, and clean.
 SETS = {
-    'snow100k_s': ('beautiful_smile_1', 'beautiful_smile_1'),
-    'snow100k_l': ('beautiful_smile_2', 'beautiful_smile_2'),
-    'outdoor_rain': ('im_0001_s80_a04', 'im_0001'),
-    'raindrop_a': ('0_rain', '0_clean'),
+    'snow100k_s': [f'snow100k/Snow100K-S/{side}/beautiful_smile_1' for side in ('synthetic', 'gt')],
+    'snow100k_l': [f'snow100k/Snow100K-L/{side}/beautiful_smile_2' for side in ('synthetic', 'gt')],
+    'outdoor_rain': ['outdoor_rain/Test1/in/im_0001_s80_a04', 'outdoor_rain/Test1/gt/im_0001'],
+    'raindrop_a': ['raindrop/test_a/data/0_rain', 'raindrop/test_a/gt/0_clean'],
 }
-CLASSES = {'snow': 'snow', 'rain': 'im_0001_s80_a04', 'raindrop': '0_rain'}
+TRAINING = ['city_1', 'city_2', 'im_0001_s80_a04', 'im_0001_s85_a04', '0_rain', '1_rain']
 
 
 @pytest.fixture(scope='module')
@@ -55,16 +56,16 @@ def here(tmp_path_factory):
         ('pretrained', Golden('ir_pretrain').official()),
     ):
         torch.save({'params': weights}, models / f'{name}.pth')
-    root = folder / 'datasets/allweather'
-    for seed, (name, (lq, gt)) in enumerate(SETS.items()):
+    for seed, (lq, gt) in enumerate(SETS.values()):
         image = photo(seed, 50, 62)
-        write(root / f'test/{name}/gt/{gt}.png', image)
-        write(root / f'test/{name}/lq/{lq}.png', np.maximum(image, 60) - 40)
-    for seed, (name, stem) in enumerate(CLASSES.items()):
-        for part, height in (('a', 40), ('b', 52)):  # the archive gives both images of a pair the same name
-            image = photo(seed, height, 44)
-            write(root / f'train/{name}/gt/{stem}{part}.png', image)
-            write(root / f'train/{name}/lq/{stem}{part}.png', image // 2)
+        write(folder / f'{gt}.png', image)
+        write(folder / f'{lq}.png', np.maximum(image, 60) - 40)
+    for seed, name in enumerate(TRAINING):  # the archive gives both images of a pair the same name
+        image = photo(seed, 40 + 12 * (seed % 2), 44)
+        write(folder / f'allweather/gt/{name}.png', image)
+        write(folder / f'allweather/input/{name}.png', image // 2)
+    for name in ('snow100k', 'outdoor_rain', 'raindrop', 'allweather'):
+        assert prepare(name, str(folder / name), str(folder / 'datasets' / name)).mistakes == []
     return folder
 
 
@@ -81,32 +82,25 @@ def restored_directly(lq):
         return tensor2img(net(image, prior, logits))
 
 
-def test_official_files_are_tested_on_folders_and_lmdbs(here):
-    lmdb = {}
-    for part, stem in zip(('lq', 'gt'), SETS['raindrop_a']):
-        lmdb[f'dataroot_{part}'] = f'{part}.lmdb'
-        with LmdbWriter(str(here / f'{part}.lmdb')) as writer:
-            writer.put(
-                stem, cv2.imread(str(here / f'datasets/allweather/test/raindrop_a/{part}/{stem}.png'))[..., ::-1]
-            )
-    source = json.dumps({'degradation': 'raindrop', 'match': r'^(\d+)', **lmdb})
-    sets = f'datasets:test_4={{name: lmdb, type: AllInOneDataset, sources: [{source}]}}'
+def test_official_files_are_tested_on_lmdbs_and_folders(here):
+    roots = {f'dataroot_{side}': f'raindrop/test_a/{folder}' for side, folder in (('lq', 'data'), ('gt', 'gt'))}
+    source = json.dumps({'degradation': 'raindrop', 'match': r'^(\d+)', **roots})
+    sets = f'datasets:test_4={{name: folder, type: AllInOneDataset, sources: [{source}]}}'
     command = ['test', '-opt', str(OPTIONS / 'test/setting1.yml'), '--force_yml', 'num_gpu=0', 'val:save_img=true']
     done = run(here, *command, sets, *TINY_EXPERTS, **OFFLINE)
     assert done.returncode == 0, done.stderr
     results = here / 'results/setting1'
     for name, (lq, gt) in SETS.items():
-        folder = here / f'datasets/allweather/test/{name}'
-        expected = restored_directly(cv2.imread(str(folder / f'lq/{lq}.png')))
+        expected = restored_directly(cv2.imread(str(here / f'{lq}.png')))
         (file,) = (results / 'visualization' / name).rglob('*.png')
         saved = cv2.imread(str(file))
         assert np.abs(saved.astype(int) - expected).max() <= 1  # one grey level, where float32 meets a half
         # the metrics are those of the saved file, as the official script measures it
         (image,) = json.loads((results / f'metrics_{name}.json').read_text())['images']
-        truth = cv2.imread(str(folder / f'gt/{gt}.png'))
+        truth = cv2.imread(str(here / f'{gt}.png'))
         assert image['psnr'] == calculate_psnr_allweather(saved, truth)
         assert image['ssim'] == calculate_ssim_allweather(saved, truth)
-    folder, lmdb = (json.loads((results / f'metrics_{name}.json').read_text()) for name in ('raindrop_a', 'lmdb'))
+    lmdb, folder = (json.loads((results / f'metrics_{name}.json').read_text()) for name in ('raindrop_a', 'folder'))
     assert lmdb['mean'] == folder['mean']
 
 

@@ -17,7 +17,6 @@ OPTIONS = REPO / 'options'
 SETTINGS = sorted(folder.name for folder in (OPTIONS / 'train').iterdir())
 # Prepared by `lorair data prepare folder`, as no layout of theirs is known.
 FOLDERS = {'spa_plus', 'revide'}
-PREPARED = [name for name in SETTINGS if name != 'setting1']  # whose images are in folders, as the release has them
 
 
 def stages(setting):
@@ -57,7 +56,7 @@ def test_the_test_measures_by_its_table(setting):
     assert test['val']['protocol'] in PROTOCOLS
 
 
-@pytest.mark.parametrize('setting', PREPARED)
+@pytest.mark.parametrize('setting', SETTINGS)
 def test_the_images_are_those_that_are_prepared(setting):
     for opt in stages(setting):
         for source in sources(opt):
@@ -113,7 +112,7 @@ def prepared(tmp_path_factory):
     names = {root.split('/')[1] for setting in SETTINGS for opt in stages(setting) for root in roots(opt)}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in sorted(names - FOLDERS - {'allweather'}):
+        for name in sorted(names - FOLDERS):
             release(folder / 'downloads' / name, name)
             run(cli.lorair, 'data', 'prepare', name, '--from', f'downloads/{name}')
         for name in sorted(FOLDERS):
@@ -124,7 +123,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('setting', PREPARED)
+@pytest.mark.parametrize('setting', SETTINGS)
 def test_what_is_prepared_passes_the_check(prepared, monkeypatch, capsys, setting):
     monkeypatch.chdir(prepared)
     for file in (f'train/{setting}/pretrain.yml', f'test/{setting}.yml'):

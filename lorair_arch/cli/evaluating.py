@@ -16,7 +16,7 @@ logger = logging.getLogger('lorair_arch')
 
 def add_evaluate(verbs) -> None:
     example = (
-        'lorair evaluate results/mine datasets/rain100l/test/clean --protocol airnet --suffix=_mine\n'
+        'lorair evaluate results/mine datasets/rain100l/test_gt.lmdb --protocol airnet --suffix=_mine\n'
         'lorair evaluate restored truths --compare all_weather/outdoor_rain --format markdown\n'
         'lorair evaluate ours truths --protocol rgb --against theirs --per-image'
     )

@@ -75,11 +75,15 @@ class LmdbWriter:
             meta = os.path.join(self._partial, 'meta_info.txt')
             self._meta = open(meta, 'a', encoding='utf-8', errors='surrogateescape')
             self._meta.write('\n' if going_on else '')  # the last line may be cut
-            if sync:
+            if sync and not going_on:
                 Path(self._partial, _SOURCE).write_text(f'{self._source}\n', encoding='utf-8')
         except (OSError, lmdb.Error) as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            raise OutputError(f"cannot write '{self._path}': {error}") from error
+            if going_on:  # nothing that is done is lost
+                what, remedy = f"cannot go on with '{self._partial}'", '; mend that, or remove it to begin again'
+            else:
+                what, remedy = f"cannot write '{self._path}'", ''
+                shutil.rmtree(self._partial, ignore_errors=True)
+            raise OutputError(f'{what}: {error}{remedy}') from error
         return self
 
     def put(self, key: str, image: np.ndarray) -> None:
@@ -97,9 +101,11 @@ class LmdbWriter:
             DataError: as `put`.
         """
         lines: dict[str, str] = {}
+        what = ''
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, content, (height, width) in images:
+                    what = f"'{key}' "
                     if key in self._lines or key in lines:
                         raise DataError(f"two images would have the key '{key}' in '{self._path}'; rename one of them")
                     # BasicSR's line; its last number is OpenCV's level of compression.
@@ -110,13 +116,13 @@ class LmdbWriter:
         except (OSError, lmdb.Error) as error:
             # LMDB calls it an error of input and output
             full = '; the disk is full: free some space' if shutil.disk_usage(self._partial).free < _LITTLE else ''
-            raise DataError(f"cannot write '{key}' to '{self._path}': {error}{full}") from error
+            raise DataError(f"cannot write {what}to '{self._path}': {error}{full}") from error
         self._lines |= lines
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.complete:
             return
-        kept = self._source is not None and kind is not None and self._lines
+        kept = self._source is not None and self._lines
         try:
             with self._environment, self._meta:
                 if kind is None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from lorair_arch.data.stores import open_store
 from lorair_arch.errors import OptionsError
 from lorair_arch.evaluating.scores import names_of, pattern_of, score
 from lorair_arch.metrics import published, statistics
@@ -65,7 +66,8 @@ def evaluate(
         why = f', as the sources of {compare} do not say theirs' if compare else ''
         raise OptionsError(f'--protocol: missing, expected one of {", ".join(PROTOCOLS)}{why}')
     metrics, pattern = protocol_of(protocol, '--protocol').metrics, pattern_of(match, suffixes)
-    records, failures = score(results, gt, metrics, pattern)
+    ours, truths = open_store(results), open_store(gt)
+    records, failures = score(ours, truths, metrics, pattern)
     notes, measured = what_is_left_out(records), len(records) - len(failures)
     content: dict[str, Any] = {
         'results': results,
@@ -74,13 +76,13 @@ def evaluate(
         'metrics': _summary(records, metrics),
     }
     if against:
-        others, more = score(against, gt, metrics, pattern)
+        theirs = open_store(against)
+        others, more = score(theirs, truths, metrics, pattern)
         failures = list(dict.fromkeys([*failures, *more]))  # of a ground truth both say it
         notes += [f"'{against}': {note}" for note in what_is_left_out(others)]
-        places = names_of(results, against, pattern)
-        ours = [records[i] for i, _ in places]
-        theirs = [others[i] for _, i in places]
-        differences = {name: statistics.differences(ours, theirs, name) for name in metrics}
+        places = names_of(ours, theirs, pattern)
+        paired = [records[i] for i, _ in places], [others[i] for _, i in places]
+        differences = {name: statistics.differences(*paired, name) for name in metrics}
         content['against'] = {
             'results': against,
             'metrics': _summary(others, metrics),

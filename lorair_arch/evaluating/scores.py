@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lorair_arch.data.images.writing import in_8_bits
 from lorair_arch.data.parallel import parallel
 from lorair_arch.data.sources import Match, match_keys
-from lorair_arch.data.stores import Store, open_store
+from lorair_arch.data.stores import Store
 from lorair_arch.errors import DataError, Mistake, OptionsError, different_sizes
 from lorair_arch.metrics.measuring import measure
 from lorair_arch.schema import checked
@@ -39,7 +39,7 @@ def pattern_of(match: str | None, suffixes: Sequence[str]) -> re.Pattern[str] | 
 
 
 def score(
-    results: str, gt: str, metrics: dict[str, dict[str, Any]], pattern: re.Pattern[str] | None = None
+    results: Store, gt: Store, metrics: dict[str, dict[str, Any]], pattern: re.Pattern[str] | None = None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Measures every result against its ground truth, at 8 bits, as published numbers are.
 
@@ -57,12 +57,12 @@ def score(
         DataError: Images without a partner; or pairs of different sizes, each named: then other folders are meant.
         LoRAIRError: A metric needs what is not installed.
     """
-    ours, truths = open_store(results), open_store(gt)
-    suffix = _common_suffix(ours.keys, truths.keys) if pattern is None else None
+    suffix = _common_suffix(results.keys, gt.keys) if pattern is None else None
     if suffix:
-        raise DataError(f"every result in '{results}' ends in '{suffix}', no ground truth does: give --suffix={suffix}")
-    pairs = _paired(ours, truths, pattern)
-    look = partial(_record, ours, truths, metrics)
+        said = f"every result in '{results.root}' ends in '{suffix}', no ground truth does"
+        raise DataError(f'{said}: give --suffix={suffix}')
+    pairs = _paired(results, gt, pattern)
+    look = partial(_record, results, gt, metrics)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)  # here too: `measure` in one thread must not undo another's
         found = [look(pairs[0])]  # alone: what a metric loads is loaded once, and what it lacks is said once
@@ -75,13 +75,12 @@ def score(
     return found, [record.pop('unreadable') for record in found if 'unreadable' in record]
 
 
-def names_of(results: str, other: str, pattern: re.Pattern[str] | None) -> list[tuple[int, int]]:
+def names_of(one: Store, two: Store, pattern: re.Pattern[str] | None) -> list[tuple[int, int]]:
     """Pairs the images of two folders of results; gives their places in the records of each.
 
     Raises:
         DataError: An image is in one of them alone.
     """
-    one, two = open_store(results), open_store(other)
     # Several results may share a ground truth, and what they have in common with it: then their own names must agree.
     shared = pattern is not None and len({pattern.search(key)[1] for key in one.keys}) < len(one.keys)
     places = {key: i for i, key in enumerate(one.keys)}, {key: i for i, key in enumerate(two.keys)}

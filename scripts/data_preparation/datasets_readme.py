@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lorair_arch.data.prepare.benchmarks import Benchmark, Part
+from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, Part
 from lorair_arch.data.prepare.prepare import BENCHMARKS
 from lorair_arch.files import write_file
 
@@ -42,13 +42,22 @@ def _row(part: Part) -> str:
     count = 'not established' if part.pairs is None else f'{part.pairs:,}'
     count += f' ({part.gts:,} ground truths)' if part.gts else ''
     count += ', {} x {}'.format(*part.size) if part.size else ''
-    # a bar would end the cell
-    sides = [[side and f'`{side}`'.replace('|', r'\|') for side in (layout.lq, layout.gt)] for layout in part.layouts]
-    lqs = dict.fromkeys(lq or f'`{part.degrade}`' * bool(part.degrade) or '-' for lq, _ in sides)
-    listed = next((f', those in `{layout.listed}`' for layout in part.layouts if layout.listed), '')
-    known = [f' ({len(layout.only)} names)' if layout.only else '' for layout in part.layouts]
-    gts = dict.fromkeys(gt + names for (_, gt), names in zip(sides, known, strict=True))
-    return f'| {part.name} | {part.degradation} | {count} | {" or ".join(lqs)}{listed} | {" or ".join(gts)} |'
+    sides = zip(*(_sides(part, layout) for layout in part.layouts), strict=True)
+    lqs, gts = (' or '.join(dict.fromkeys(side)) for side in sides)
+    return f'| {part.name} | {part.degradation} | {count} | {lqs} | {gts} |'
+
+
+def _sides(part: Part, layout: Layout) -> tuple[str, str]:
+    """Gives what stands for the degraded images of a layout, and for its ground truths."""
+    lq, gt = (_code(template) if template else '' for template in (layout.lq, layout.gt))
+    lq = lq or (_code(part.degrade) if part.degrade else '-')
+    listed = f' (those in {_code(layout.listed)})' if layout.listed else ''
+    known = f' ({len(layout.only)} names)' if layout.only else ''
+    return lq + listed, gt + known
+
+
+def _code(text: str) -> str:
+    return f'`{text}`'.replace('|', r'\|')  # a bar would end the cell
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import lzma
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES
@@ -18,6 +20,7 @@ from lorair_arch.files import cannot_write
 
 # `.gz` alone: so the authors of Rain100L and Rain100H name their TAR files.
 _TARS = ('.tar', '.tar.gz', '.tgz', '.gz', '.tar.xz', '.txz', '.tar.bz2', '.tbz2')
+_SURELY_TARS = tuple(suffix for suffix in _TARS if suffix != '.gz')
 ARCHIVES = ('.zip', *_TARS)
 _OTHER_ARCHIVES = ('.rar', '.7z', '.z01', '.001')
 _WANTED = (*IMAGE_SUFFIXES, '.txt')
@@ -56,7 +59,7 @@ class Files:
             self._folder(path, os.path.basename(path))
             for name in sorted(os.listdir(path)):
                 if _stem(name) and not os.path.isdir(os.path.join(path, _stem(name))):  # else it has been unpacked
-                    self._archive(os.path.join(path, name), f'{os.path.basename(path)}/{_stem(name)}')
+                    self._archive(os.path.join(path, name), f'{os.path.basename(path)}/{_stem(name)}', beside=True)
             if not self.images and any(name.lower().endswith(_OTHER_ARCHIVES) for name in os.listdir(path)):
                 raise DataError(f"'{source}' holds archives that cannot be read here: unpack them first")
         elif os.path.isfile(path) and _stem(path):
@@ -96,26 +99,42 @@ class Files:
         elif state[0] <= _LONGEST_LIST:
             self.texts[name] = read
 
-    def _archive(self, path: str, top: str) -> None:
+    def _archive(self, path: str, top: str, beside: bool = False) -> None:
+        """Reads an archive; one that merely lies `beside` others, and whose name promises little, may be none."""
         try:
-            self._zip(path, top) if path.lower().endswith('.zip') else self._tar(path, top)
+            if path.lower().endswith('.zip'):
+                self._zip(path, top)
+            elif not beside or path.lower().endswith(_SURELY_TARS) or tarfile.is_tarfile(path):
+                self._tar(path, top)
+            else:
+                self.mistakes.append(f"'{path}' is no archive of files, or damaged; it is left out")
         except _CUT as error:
             reason = str(error).partition('\n')[0].rstrip(':')
             raise DataError(f"archive '{path}' is cut short or damaged ({reason}); download it again") from error
         except OSError as error:
             raise DataError(f"cannot read archive '{path}': {error.strerror or error}") from error
+        except RuntimeError as error:  # of zipfile
+            remedy = 'unpack it with another program, and name the folder'
+            raise DataError(f"archive '{path}' cannot be read here ({error}): {remedy}") from error
 
     def _zip(self, path: str, top: str) -> None:
         """Reads a ZIP file in place: nothing is written at all."""
         archive = zipfile.ZipFile(path)
         self._opened.append(archive)
-        total = 0
+        total, kinds = 0, set()
         for member in archive.infolist():
-            name, size = member.filename, member.file_size
-            if not member.is_dir() and _wanted(name):
-                total += size
-                if self._safe(path, name, size, total):
-                    self._add(f'{top}/{name}', (size, member.CRC), lambda name=name: _read_zip(archive, path, name))
+            name, size = member.filename.replace('\\', '/'), member.file_size  # some are made on Windows
+            if member.is_dir() or not _wanted(name):
+                continue
+            total += size
+            if not self._safe(path, name, size, total, not stat.S_ISLNK(member.external_attr >> 16)):
+                continue
+            kind = member.compress_type, member.flag_bits
+            if kind not in kinds:
+                kinds.add(kind)
+                with suppress(zipfile.BadZipFile):  # one that is damaged is named when it is read
+                    archive.open(member.filename).close()  # else the same would be said of every image
+            self._add(f'{top}/{name}', (size, member.CRC), lambda member=member: _read_zip(archive, path, member))
 
     def _tar(self, path: str, top: str) -> None:
         """Unpacks a TAR file, whose images cannot be read without reading all before them, under names of our own."""
@@ -125,10 +144,10 @@ class Files:
         with tarfile.open(path) as archive:
             for number, member in enumerate(archive):
                 name, size = member.name, member.size
-                if not member.isfile() or not _wanted(name):
+                if member.isdir() or not _wanted(name):
                     continue
                 total += size
-                if not self._safe(path, name, size, total):
+                if not self._safe(path, name, size, total, member.isfile()):
                     continue
                 file = folder / f'{number}{os.path.splitext(name)[1]}'
                 if not file.is_file() or file.stat().st_size != size:  # else it was unpacked before a kill
@@ -136,17 +155,20 @@ class Files:
                 name = os.path.normpath(name).replace(os.sep, '/')  # without './' in front
                 self._add(f'{top}/{name}', (size, int(member.mtime)), lambda file=file: read_bytes(file))
 
-    def _safe(self, path: str, name: str, size: int, total: int) -> bool:
+    def _safe(self, path: str, name: str, size: int, total: int, plain: bool) -> bool:
         """Tells whether a file may be one of a benchmark: within its folder, and none that would fill a disk."""
         if total > _DENSEST * os.path.getsize(path) + _LARGEST:
             raise DataError(f"archive '{path}' would become more than {_DENSEST} times its size: it holds no images")
         if os.path.isabs(name) or '..' in name.replace('\\', '/').split('/'):
-            self.mistakes.append(f"archive '{path}' names '{name}', outside of its own folder; it is left out")
-            return False
-        if size > _LARGEST:
-            self.mistakes.append(f"archive '{path}' holds '{name}' of {size} bytes, no image; it is left out")
-            return False
-        return True
+            mistake = f"names '{name}', outside of its own folder"
+        elif not plain:
+            mistake = f"holds '{name}', which is a link or no plain file"
+        elif size > _LARGEST:
+            mistake = f"holds '{name}' of {size} bytes, no image"
+        else:
+            return True
+        self.mistakes.append(f"archive '{path}' {mistake}; it is left out")
+        return False
 
 
 def _stem(name: str) -> str:
@@ -169,8 +191,8 @@ def _write(file: Path, content: bytes) -> None:
         raise OutputError(cannot_write(file, error)) from error
 
 
-def _read_zip(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
+def _read_zip(archive: zipfile.ZipFile, path: str, member: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(member)
-    except (*_CUT, OSError, RuntimeError, NotImplementedError) as error:  # RuntimeError: it is encrypted
-        raise DataError(f"cannot read '{member}' in archive '{path}': {error}; download it again") from error
+    except (*_CUT, OSError) as error:
+        raise DataError(f"cannot read '{member.filename}' in archive '{path}': {error}; download it again") from error

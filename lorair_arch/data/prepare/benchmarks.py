@@ -2,7 +2,8 @@
 
 A template is a path as the authors have it, without its suffix. `{id}` stands for digits, `{path}` for any path, any
 other `{word}` for a name without '/', `{a|b}` for one of these names, `*` for anything without '/', `**` for folders. A
-pair has the same values in all that its two templates share. Case does not count, and folders may lie above.
+pair has the same values in all that its two templates share. Case counts only where names differ in nothing else, and
+folders may lie above.
 """
 
 from __future__ import annotations

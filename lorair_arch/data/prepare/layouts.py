@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lorair_arch.data.prepare.benchmarks import Benchmark, Layout, Part
-from lorair_arch.data.prepare.templates import Match, match
+from lorair_arch.data.prepare.templates import Match, fold, match, words_of
 from lorair_arch.data.stores import natural_sort
 from lorair_arch.errors import DataError, Mistake, quoted
 from lorair_arch.files import decode
@@ -75,6 +75,7 @@ class _Finder:
         self.finding = Finding()
         self._name, self._names, self._texts = benchmark.name, names, texts
         self._matches: dict[str, list[Match]] = {}
+        self._lists: dict[Layout, set[frozenset[tuple[str, str]]]] = {}
         self._owners: dict[str, str] = {}  # the template that has taken a name: the first that fits does
         self._shared = Counter(layout.gt for part in benchmark.parts for layout in part.layouts)
         for part in benchmark.parts:
@@ -119,18 +120,16 @@ class _Finder:
 
     def _pairs(self, layout: Layout) -> tuple[str, list[Pair]]:
         """Gives the folder that a layout lies in, '' for the source itself, and the pairs there."""
-        gts = [m for m in self._fitting(layout.gt) if layout.only is None or set(m.words.values()) <= layout.only]
+        gts = self._fitting(layout.gt)
+        gts = [m for m in gts if layout.only is None or set(m.folded.values()) <= layout.only]
         pairs: dict[str, list[Pair]] = {}
         if layout.lq is None:
             for gt in gts:
                 pairs.setdefault(gt.folder, []).append(Pair(gt.key, gt.name))
         else:
-            partners = {(gt.folder, *sorted(gt.words.items())): gt for gt in reversed(gts)}
             chosen = self._chosen(layout)
-            for lq in self._fitting(layout.lq):
-                words = {word: value for word, value in lq.words.items() if not gts or word in gts[0].words}
-                gt = partners.get((lq.folder, *sorted(words.items())))
-                if gt and (chosen is None or frozenset(lq.words.items()) in chosen):
+            for lq, gt in _partners(layout, self._fitting(layout.lq), gts):
+                if chosen is None or frozenset(lq.folded.items()) in chosen:
                     pairs.setdefault(lq.folder, []).append(Pair(lq.key, gt.name, lq.name))
         if len(pairs) > 1:
             places = ' and '.join(quoted(sorted(pairs, key=len)[:2]))
@@ -138,23 +137,30 @@ class _Finder:
             raise DataError(f'{what} is there more than once, in {places}: name one of these folders with --from')
         return next(iter(pairs.items()), ('', []))
 
-    def _text(self, file: str | None) -> Callable[[], bytes] | None:
-        """Finds a text file by its name, wherever it is."""
-        names = [name for name in self._texts if file and os.path.basename(name).lower() == file.lower()]
-        return self._texts[names[0]] if names else None
+    def _text(self, file: str) -> str | None:
+        """Finds a text file, wherever it is."""
+        return next((name for name in self._texts if os.path.basename(name).lower() == file.lower()), None)
 
     def _chosen(self, layout: Layout) -> set[frozenset[tuple[str, str]]] | None:
         """Gives which degraded images a layout's list names, by their words; None: it has none, all are meant."""
         if layout.listed is None:
             return None
-        text = self._text(layout.listed)
-        if text is None:
+        if layout not in self._lists:
+            self._lists[layout] = self._listed(layout)
+        return self._lists[layout]
+
+    def _listed(self, layout: Layout) -> set[frozenset[tuple[str, str]]]:
+        file = self._text(layout.listed)
+        if file is None:
             return set()
+        try:
+            tokens = decode(self._texts[file](), 'replace').replace('\\', '/').split()
+        except ValueError as error:
+            raise DataError(f"'{file}' {error}; save it as UTF-8") from error
         # The list of another paper may have other folders: then the names alone count.
         templates = (layout.lq, layout.lq.rpartition('/')[2])
-        tokens = decode(text(), 'replace').replace('\\', '/').split()
         found = (next((m for t in templates if (m := match(t, token))), None) for token in tokens)
-        return {frozenset(m.words.items()) for m in found if m}
+        return {frozenset(m.folded.items()) for m in found if m}
 
     def _distinct(self, part: Part, pairs: list[Pair]) -> list[Pair]:
         """Gives pairs in order of their keys; BasicSR ends a key at the first dot, so that dots become underscores."""
@@ -179,7 +185,7 @@ class _Finder:
             told |= {m.name for matches in rest for m in matches}
             part, gts = found.part, [m.name for m in rest[-1]]
             chosen = self._chosen(layout)
-            lqs = [m.name for m in rest[0] if chosen is None or frozenset(m.words.items()) in chosen]
+            lqs = [m.name for m in rest[0] if chosen is None or frozenset(m.folded.items()) in chosen]
             if layout.lq is None:  # others than `only`
                 self._note(part, 'left alone are ', gts)
                 continue
@@ -217,3 +223,21 @@ class _Finder:
         if others:
             note = f"{len(others)} images elsewhere are left alone, such as '{others[0]}'"
             self.finding.notes.append((None, note))
+
+
+def _partners(layout: Layout, lqs: list[Match], gts: list[Match]) -> Iterator[tuple[Match, Match]]:
+    """Gives pairs: their words agree to the letter, or but for case and accents where that leaves no doubt."""
+    words = [word for word in words_of(layout.lq) if word in words_of(layout.gt)]
+
+    def spelt(m: Match) -> tuple[str, ...]:
+        return (m.folder, *(m.words[word] for word in words))
+
+    there = {spelt(gt): gt for gt in reversed(gts)}
+    wanted = set(map(spelt, lqs))
+    left: dict[tuple[str, ...], tuple[list, list]] = {}
+    for i, spellings in enumerate((wanted - there.keys(), there.keys() - wanted)):
+        for spelling in spellings:
+            folded = (spelling[0], *map(fold, spelling[1:]))
+            left.setdefault(folded, ([], []))[i].append(spelling)
+    there |= {lq[0]: there[gt[0]] for lq, gt in left.values() if len(lq) == len(gt) == 1}
+    yield from ((lq, there[spelt(lq)]) for lq in lqs if spelt(lq) in there)

@@ -7,8 +7,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from tqdm import tqdm
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.data.parallel import parallel
 from lorair_arch.data.prepare.archives import Files
-from lorair_arch.data.prepare.benchmarks import Part
+from lorair_arch.data.prepare.benchmarks import Benchmark, Part
 from lorair_arch.data.prepare.layouts import Finding, Found, Pair, find
 from lorair_arch.data.prepare.others import OTHERS
 from lorair_arch.data.prepare.reading import read_image, read_pair
 from lorair_arch.data.prepare.weather import WEATHER
 from lorair_arch.data.prepare.wrong import not_found
-from lorair_arch.data.stores import read_meta_info
+from lorair_arch.data.stores import natural_sort, read_meta_info
 from lorair_arch.errors import DataError, OptionsError, OutputError, did_you_mean
 from lorair_arch.files import check_folder
 
@@ -87,21 +87,48 @@ def prepare(
             raise OptionsError(f"--parts: found '{part}', expected parts of {name}{did_you_mean(part, known)}")
     folder = Path(out or os.path.join('datasets', name))
     check_folder(folder)
-    work = folder / 'unpacked.partial'
-    with Files(source, work) as files:
-        finding = find(benchmark, files.images, files.texts)
-        if not finding.found:
-            raise DataError(not_found(benchmark, source, list(files.images), BENCHMARKS))
-        writing = _Writing(name, files, folder, overwrite)
-        for found in finding.found:
-            if found.part.name in (parts or known):
-                writing.write(found)
+    with _no_empty_folders(folder):
+        work = folder / 'unpacked.partial'
+        with _found(benchmark, source, work) as (files, finding):
+            writing = _Writing(name, files, folder, overwrite, finding.found)
+            for found in finding.found:
+                if found.part.name in (parts or known):
+                    writing.write(found)
+        shutil.rmtree(work, ignore_errors=True)
     report = _finished(writing.report, finding, files.mistakes, parts or known)
     if not report.rows:
         lines = [*report.mistakes, *(finding.absent[part] for part in parts if part in finding.absent)]
         raise DataError('\n'.join([*lines, f"nothing of '{source}' can be used"]))
-    shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+@contextmanager
+def _no_empty_folders(folder: Path) -> Iterator[None]:
+    """Removes a folder, and those above it, that were made and stayed empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):  # it is of use, or was never made
+                path.rmdir()
+
+
+@contextmanager
+def _found(benchmark: Benchmark, source: str, work: Path) -> Iterator[tuple[Files, Finding]]:
+    """Opens a source and finds a benchmark in it; removes what was unpacked if that is of no use."""
+    with ExitStack() as stack:
+        try:
+            files = stack.enter_context(Files(source, work))
+            finding = find(benchmark, files.images, files.texts)
+            if not finding.found:
+                raise DataError(not_found(benchmark, source, list(files.images), BENCHMARKS))
+        except OutputError:  # such as a full disk: the next run goes on
+            raise
+        except DataError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        yield files, finding
 
 
 def _finished(report: Report, finding: Finding, left_out: list[str], parts: Sequence[str]) -> Report:
@@ -116,10 +143,16 @@ def _finished(report: Report, finding: Finding, left_out: list[str], parts: Sequ
 class _Writing:
     """Writes one part after the other; the ground truths that several share, once."""
 
-    def __init__(self, name: str, files: Files, folder: Path, overwrite: bool) -> None:
+    def __init__(self, name: str, files: Files, folder: Path, overwrite: bool, parts: Iterable[Found]) -> None:
         self.report = Report()
         self._name, self._files, self._folder, self._overwrite = name, files, folder, overwrite
-        self._written: dict[str, str] = {}  # what LMDBs of this run were made from
+        # Of all parts that are there, wanted or not: an LMDB of some would fail the others that share it.
+        self._shared: dict[str, dict[str, Pair]] = {}
+        for found in parts:
+            if found.part.shared_gt:
+                clean = self._shared.setdefault(found.part.shared_gt, {})
+                clean |= {pair.key: Pair(pair.key, pair.gt) for pair in found.pairs}
+        self._written: set[str] = set()  # LMDBs of this run
 
     def write(self, found: Found) -> None:
         """Writes the LMDBs of a part, and its row of the report."""
@@ -127,25 +160,24 @@ class _Writing:
         lq, gt = (str(self._folder / f'{part.name}_{side}.lmdb') for side in ('lq', 'gt'))
         roots = {'gt': gt} if found.layout.lq is None else {'lq': lq, 'gt': gt}
         if part.shared_gt is None:
-            failed, keys = self._store(found, pairs, roots)
+            failed, keys = self._store(part, pairs, roots)
         else:
-            clean = [Pair(pair.key, pair.gt) for pair in pairs]
+            clean = self._shared[part.shared_gt]
             shared = str(self._folder / f'{part.shared_gt}_gt.lmdb')
-            same = self._written.get(shared) in (None, self._made_from(part, clean, 'gt'))
-            _, there = self._store(found, clean, {'gt': shared}) if same else ([], set())
-            failed, keys = self._store(found, pairs, {'lq': lq})
+            _, there = self._store(part, [clean[key] for key in natural_sort(clean)], {'gt': shared})
+            failed, keys = self._store(part, pairs, {'lq': lq})
             if keys == there:
                 roots['gt'] = shared
             elif keys:  # BasicSR wants the same keys on both sides
-                self._store(found, [pair for pair in clean if pair.key in keys], {'gt': gt})
+                self._store(part, [clean[pair.key] for pair in pairs if pair.key in keys], {'gt': gt})
         self.report.mistakes += failed
         if keys:
             self._tell(found, roots, len(keys))
 
-    def _store(self, found: Found, pairs: list[Pair], roots: dict[str, str]) -> tuple[list[str], set[str]]:
+    def _store(self, part: Part, pairs: list[Pair], roots: dict[str, str]) -> tuple[list[str], set[str]]:
         """Writes one or both sides of pairs; gives a sentence for each that cannot be used, and the others' keys."""
         with suppress(_Nothing), ExitStack() as stack:
-            made_from = {side: self._made_from(found.part, pairs, side) for side in roots}
+            made_from = {side: self._made_from(part, pairs, side) for side in roots}
             writers = {side: stack.enter_context(self._writer(root, made_from[side])) for side, root in roots.items()}
             kept = [writer.done for writer in writers.values() if writer.complete]
             lost = [pair for pair in pairs if any(pair.key not in done for done in kept)]
@@ -153,11 +185,11 @@ class _Writing:
             failed = [f"'{pair.names[0]}' {after}" for pair in lost]
             lost = set(lost)
             wanted = [pair for pair in pairs if pair not in lost]
-            failed += self._fill(writers, wanted, found.part)
+            failed += self._fill(writers, wanted, part)
             keys = set.intersection(*(writer.done for writer in writers.values()))
             if not keys:
                 raise _Nothing  # so that no LMDB is made
-        self._written |= {root: made_from[side] for side, root in roots.items() if keys}
+        self._written |= set(roots.values()) if keys else set()
         return failed, keys
 
     def _writer(self, path: str, source: str) -> LmdbWriter:

@@ -21,7 +21,7 @@ class Match:
     Attributes:
         name: the whole of it.
         folder: what stands before the template.
-        words: what the words stand for, in one case and one form of accents: a pair may come from two systems.
+        words: what the words stand for.
         key: the components with a word or a star, without the suffix.
     """
 
@@ -30,13 +30,22 @@ class Match:
     words: dict[str, str]
     key: str
 
+    @property
+    def folded(self) -> dict[str, str]:
+        """The words in one case and one form of accents: a pair may come from two systems."""
+        return {word: fold(value) for word, value in self.words.items()}
+
+
+def fold(text: str) -> str:
+    return normal(text).casefold()
+
 
 def match(template: str, name: str) -> Match | None:
     """Fits a name with '/' to a template; folders may stand before it, and an image's suffix behind."""
     found = _pattern(template).fullmatch(name)
     if not found:
         return None
-    words = {word: normal(found[word]).casefold() for word in words_of(template)}
+    words = {word: found[word] for word in words_of(template)}
     key = '/'.join(text for group, text in found.groupdict().items() if group.startswith('_key'))
     return Match(name, found['_folder'].rstrip('/'), words, key)
 

@@ -7,10 +7,11 @@ import os
 from lorair_arch.data.prepare.benchmarks import Benchmark
 from lorair_arch.data.prepare.layouts import find
 from lorair_arch.data.prepare.templates import match
+from lorair_arch.data.stores import natural_sort
 from lorair_arch.errors import DataError
 
 _VAGUE = ('folder', 'foundir')  # whose layouts many folders have
-_ENOUGH = 3_000  # names tell a benchmark; a release may have a hundred thousand
+_ENOUGH = 1_000  # names tell a benchmark; a release may have a hundred thousand
 
 
 def not_found(benchmark: Benchmark, source: str, names: list[str], others: dict[str, Benchmark]) -> str:
@@ -26,7 +27,7 @@ def not_found(benchmark: Benchmark, source: str, names: list[str], others: dict[
     expected = f'expected {" and ".join(repr(template) for template in layout.templates)}'
     if not names:
         return f"'{source}' holds no images: {expected}"
-    some = names[:: max(1, len(names) // _ENOUGH)]
+    some = _some(names)
     before = f"'{source}' is not {benchmark.name}: found "
     above = _level(benchmark, source, some)
     if above:
@@ -40,6 +41,15 @@ def not_found(benchmark: Benchmark, source: str, names: list[str], others: dict[
     return f"{before}{len(names)} images such as '{names[0]}', {expected}"
 
 
+def _some(names: list[str]) -> list[str]:
+    """Gives the first images of each folder: those that belong together are at about the same places of theirs."""
+    folders: dict[str, list[str]] = {}
+    for name in natural_sort(names):
+        folders.setdefault(os.path.dirname(name), []).append(name)
+    each = max(1, _ENOUGH // len(folders))
+    return [name for images in folders.values() for name in images[:each]]
+
+
 def _level(benchmark: Benchmark, source: str, names: list[str]) -> str | None:
     """Gives the folder above the source that holds what a layout begins with."""
     path, above = os.path.dirname(os.path.abspath(source)), ''
@@ -47,11 +57,11 @@ def _level(benchmark: Benchmark, source: str, names: list[str]) -> str | None:
         above = f'{os.path.basename(path)}/{above}'
         for layout in (layout for part in benchmark.parts for layout in part.layouts):
             begins = {template.split('/')[0] for template in layout.templates}
-            for template in layout.templates:
-                found = [m for name in names if (m := match(template, above + name))]
-                if 2 * len(found) > len(names) and not any(m.folder for m in found):
-                    # The two sides of a pair may lie in folders of their own.
-                    return path if len(begins) == 1 else os.path.dirname(path)
+            fitting = (next(filter(None, (match(t, above + name) for t in layout.templates)), None) for name in names)
+            found = [m for m in fitting if m]
+            if 2 * len(found) > len(names) and not any(m.folder for m in found):
+                # The two sides of a pair may lie in folders of their own.
+                return path if len(begins) == 1 else os.path.dirname(path)
         path = os.path.dirname(path)
     return None
 
