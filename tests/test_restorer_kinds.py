@@ -149,12 +149,18 @@ def test_tells_what_the_router_saw(restorer):
         (torch.rand(5, 4, 4), r'image has shape \[5, 4, 4\], expected \[C, H, W\]'),
         (torch.rand(3, 4, 4) * 2, r'image has float32 values from 0.\d+ to 1.\d+, expected \[0, 1\]'),
         (torch.ones(3, 4, 4, dtype=torch.int64), 'image has torch.int64 pixels, expected uint8, uint16 or'),
+        (Image.new('RGB', (0, 5)), 'image has no pixels: 0 x 5'),
         ('', "cannot read ''"),
     ],
 )
 def test_refuses_other_kinds(restorer, image, message):
     with pytest.raises(DataError, match=message):
         restorer(image)
+
+
+def test_no_images_are_no_results(restorer):
+    assert restorer([]) == []
+    assert restorer(torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)
 
 
 # ---- steering
@@ -171,6 +177,7 @@ def test_strength_blends_towards_the_input(restorer):
 def test_weights_mix_the_experts(restorer):
     image = photo(dtype=np.float32)
     np.testing.assert_allclose(restorer(image, {'rain': 2.0}), restorer(image, 'rain'), atol=1e-6)
+    np.testing.assert_array_equal(restorer(image, {'rain': np.float32(2)}), restorer(image, {'rain': 2.0}))
     mixed = restorer(image, {'rain': 3, 'haze': 1, 'noise': 0})
     np.testing.assert_allclose(mixed, restorer(image, {'rain': 0.75, 'haze': 0.25}), atol=1e-6)
     gates = torch.tensor([[0, 0.75, 0.25]])
@@ -196,8 +203,12 @@ def test_weights_mix_the_experts(restorer):
         ({'degradation': {}}, 'gives no degradation a weight above 0'),
         ({'strength': 1.5}, 'strength is 1.5, expected a number from 0'),
         ({'strength': float('nan')}, 'strength is nan'),
+        ({'strength': '1'}, "strength is '1', expected a number from 0"),
         ({'tile': 'large'}, "tile is 'large', expected 'auto' or a number of pixels"),
         ({'tile': 0}, 'tile is 0 pixels, but must be at least 32'),
+        ({'tile': np.int64(8)}, 'tile is 8 pixels, but must be at least 32'),
+        ({'tile': 64.0}, "tile is 64.0, expected 'auto' or a number of pixels"),
+        ({'tile': [64]}, "tile is \\[64\\], expected 'auto' or a number of pixels"),
     ],
 )
 def test_refuses_wrong_steering(restorer, options, message):
@@ -227,6 +238,23 @@ def test_refuses_a_precision_that_the_device_does_not_have(monkeypatch):
     }.items():
         with pytest.raises(OptionsError, match=message):
             Restorer(*networks, precision)
+
+
+@pytest.mark.parametrize('device', ['meta', 'nonsense', 'cuda:77', 0 if not torch.cuda.is_available() else 77])
+def test_refuses_a_device_that_there_is_not(device):
+    with pytest.raises(OptionsError, match=f"device '{device}' cannot be used: "):
+        Restorer(DegradationRouter(**ROUTER), LoRAIR(**PLAIN), NAMES, device)
+
+
+def test_numbers_that_overflow_are_no_image(restorer):
+    for param in restorer.net.ending.parameters():
+        torch.nn.init.constant_(param, 3e38)
+    for image, tile in ((photo(), None), (photo(), 32), ([photo(), photo()], None)):
+        with pytest.raises(DataError, match='numbers of this image in fp32: its weights are of no use for it'):
+            restorer(image, tile=tile)
+    restorer.precision = 'bf16'
+    with pytest.raises(DataError, match='undefined numbers of this image in bf16: use the precision fp32'):
+        restorer(photo())
 
 
 # ---- memory
@@ -288,6 +316,33 @@ def test_a_list_that_does_not_fit_is_restored_one_by_one(restorer, monkeypatch):
     assert asked == [1] * 6  # once an image, in tiles too
 
 
+def test_a_router_that_does_not_fit(restorer, monkeypatch):
+    forward, images, asked = restorer.router.forward, [photo(), photo()[::-1]], []
+    expected = [restorer(image) for image in images]
+
+    def crowded(lq, most):
+        asked.append(len(lq))
+        if len(lq) > most:
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate')
+        return forward(lq)
+
+    monkeypatch.setattr(restorer.router, 'forward', lambda lq: crowded(lq, most=1))
+    for one, other in zip(restorer(images), expected):
+        np.testing.assert_array_equal(one, other)
+    assert asked == [2, 1, 1]
+    monkeypatch.setattr(restorer.router, 'forward', lambda lq: crowded(lq, most=0))
+    for ask in (restorer, restorer.degradations):
+        with pytest.raises(DataError, match='the router does not fit into the memory of this machine: end other'):
+            ask(photo())
+
+
+def test_many_small_images_are_not_shown_to_the_router_at_once(restorer, monkeypatch):
+    asked, forward = [], restorer.router.forward
+    monkeypatch.setattr(restorer.router, 'forward', lambda lq: asked.append(len(lq)) or forward(lq))
+    assert len(restorer([photo(4, 4)] * 40)) == 40
+    assert asked == [16, 16, 8]
+
+
 @pytest.mark.parametrize(('limit', 'free'), [('max', None), ('3000', 1000), ('nonsense', None)])
 def test_a_container_has_less_memory(tmp_path, monkeypatch, limit, free):
     monkeypatch.setattr(memory, '_CGROUP', tmp_path)
@@ -295,6 +350,9 @@ def test_a_container_has_less_memory(tmp_path, monkeypatch, limit, free):
     (tmp_path / 'memory.current').write_text('2000\n')
     found = memory.free_memory(torch.device('cpu'))
     assert found == free if free else found > 10**7
+    (tmp_path / 'memory.stat').write_text('anon 600\nfile 1300\ninactive_file 700\n')
+    found = memory.free_memory(torch.device('cpu'))  # files that were read make room for what needs it
+    assert found == free + 700 if free else found > 10**7
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='limits of the address space are Linux')

@@ -156,6 +156,8 @@ def _of_tensor(image: Tensor) -> Pixels:
 
 def _of_photo(photo: Photo, back: Callable[[np.ndarray, np.ndarray | None], Any]) -> Pixels:
     grey = photo.pixels.ndim == 2
+    if 0 in photo.pixels.shape:  # of Pillow, as no file has that
+        raise DataError(f'image has no pixels: {photo.pixels.shape[1]} x {photo.pixels.shape[0]}')
     values = _tensor(photo.pixels[..., None] if grey else photo.pixels)
 
     def restored(values: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import psutil
@@ -28,10 +29,19 @@ def free_memory(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free = psutil.virtual_memory().available
     try:  # a container sees the memory of the whole machine
-        limit = int((_CGROUP / 'memory.max').read_text()) - int((_CGROUP / 'memory.current').read_text())
+        limit, used = (int((_CGROUP / f'memory.{name}').read_text()) for name in ('max', 'current'))
     except (OSError, ValueError):  # there is none: 'max'
         return free
-    return min(free, limit)
+    return min(free, limit - used + _file_cache())
+
+
+def _file_cache() -> int:
+    """Gives the bytes of files in a container's memory that make room for what needs it; all read images are there."""
+    with contextlib.suppress(OSError):
+        for line in (_CGROUP / 'memory.stat').read_text().splitlines():
+            if line.startswith('inactive_file '):
+                return int(line.split()[1])
+    return 0
 
 
 def choose_tile(net: nn.Module, size: tuple[int, int], device: torch.device) -> int | None:
@@ -76,8 +86,12 @@ _NO_MEMORY = ("can't allocate memory", 'not enough memory', 'could not create a 
 
 def too_large(size: tuple[int, int], tile: int | None, smaller: int | None, device: torch.device) -> str:
     """Says that an image, of (H, W) pixels, does not fit into memory, and what to do."""
+    remedy = smaller and f'restore it in {"smaller " if tile else ""}tiles, such as tile = {smaller}'
+    return f'an image of {size[1]} x {size[0]} pixels {no_room(device, remedy)}'
+
+
+def no_room(device: torch.device, remedy: str | None = None) -> str:
+    """Ends the sentence about what does not fit into memory, and says what to do."""
     what = 'this machine' if device.type == 'cpu' else 'the GPU'
-    remedy = 'end other programs, or use a machine that has more'
-    if smaller:
-        remedy = f'restore it in {"smaller " if tile else ""}tiles, such as tile = {smaller}'
-    return f'an image of {size[1]} x {size[0]} pixels does not fit into the memory of {what}: {remedy}'
+    remedy = remedy or 'end other programs, or use a machine that has more'
+    return f'does not fit into the memory of {what}: {remedy}'

@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from lorair_arch.devices import PRECISIONS, choose_precision, device_name
 from lorair_arch.errors import DataError, OptionsError, did_you_mean
 from lorair_arch.restoring.given import Given, Pixels, pixels_of, put
-from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller, too_large
+from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller, no_room, too_large
 from lorair_arch.restoring.tiling import restore_bands, smallest_tile
 from lorair_arch.weights.bundle import save_folder
 from lorair_arch.weights.hub import push
@@ -24,8 +25,9 @@ from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
 Degradation = str | Mapping[str, float]
-# Images of a list that are restored at once have so many pixels together: small ones keep a GPU busy only together.
-_BATCH_PIXELS = 2**20
+# Images of a list that are restored at once have so many pixels together: small ones keep a GPU busy only together. But
+# the router's views of each take the same memory, however small it is.
+_BATCH_PIXELS, _BATCH_IMAGES = 2**20, 16
 
 
 class Restored(NamedTuple):
@@ -72,8 +74,9 @@ class Restorer:
         precision: str | None = None,
     ) -> None:
         try:
-            self.device = torch.device(device or device_name())
+            self.device = torch.device(device_name() if device is None else device)
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
+            torch.zeros(1, device=self.device).item()  # some devices of PyTorch have no numbers
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
         self.names = list(names)
@@ -125,11 +128,13 @@ class Restorer:
             comes back as RGB or grey, with alpha if it had any; of a path comes an array.
 
         Raises:
-            DataError: The image has another shape, type or range, or does not fit into memory.
+            DataError: The image has another shape, type or range, or does not fit into memory; or numbers overflow in
+                this `precision`.
             OptionsError: `degradation`, `strength` or `tile` is wrong.
         """
         if isinstance(image, Tensor) and image.dim() == 4:
-            return torch.stack(self(list(image), degradation, strength, tile))
+            restored = self(list(image), degradation, strength, tile)
+            return torch.stack(restored) if restored else image.clone()
         if not isinstance(image, (list, tuple)):
             return self.restore(image, degradation, strength, tile).image
         self.check(degradation, strength, tile)
@@ -161,18 +166,18 @@ class Restorer:
         for name, weight in weights.items():
             if name not in known:
                 raise OptionsError(f'degradation is {name!r}{did_you_mean(name, known)}')
-            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+            if not (isinstance(weight, Real) and 0 <= weight < math.inf):
                 raise OptionsError(f'degradation gives {name!r} the weight {weight!r}, expected a number from 0 up')
         if not any(weights.values()):
             raise OptionsError('degradation gives no degradation a weight above 0: name one')
         if degradation != AUTO and not self.net.num_experts:
             raise OptionsError(f'degradation is {degradation!r}, but these weights have no experts: leave it out')
-        if not 0 <= strength <= 1:
-            raise OptionsError(f'strength is {strength}, expected a number from 0 (the input) to 1')
+        if not (isinstance(strength, Real) and 0 <= strength <= 1):
+            raise OptionsError(f'strength is {strength!r}, expected a number from 0 (the input) to 1')
         smallest = smallest_tile(self.net)
-        if isinstance(tile, str) and tile != AUTO:
+        if not (tile is None or tile == AUTO or isinstance(tile, Integral)):
             raise OptionsError(f"tile is {tile!r}, expected 'auto' or a number of pixels")
-        if isinstance(tile, int) and tile < smallest:
+        if isinstance(tile, Integral) and tile < smallest:
             raise OptionsError(f'tile is {tile} pixels, but must be at least {smallest}; 512 is a good start')
 
     def save_pretrained(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -204,15 +209,30 @@ class Restorer:
             self.save_pretrained(Path(folder, name.rpartition('/')[2]))
             return push(Path(folder, name.rpartition('/')[2]), name, private)
 
-    @torch.inference_mode()
     def _restore(
         self, images: list[Pixels], degradation: Degradation, strength: float, tile: int | str | None
     ) -> list[Restored]:
-        """Restores images of the same size together; in tiles only if there is one."""
-        size = images[0].size
-        side = choose_tile(self.net, (size[0] * len(images), size[1]), self.device) if tile == AUTO else tile
-        if side and len(images) > 1:
-            return self._one_by_one(images, degradation, strength, tile)
+        """Restores images of the same size: together if that needs no tiles and fits into memory, else one by one."""
+        if len(images) > 1 and not self._side(images, tile):
+            with contextlib.suppress(DataError):
+                return self._at_once(images, degradation, strength, None)
+        return [self._at_once([image], degradation, strength, tile)[0] for image in images]
+
+    def _side(self, images: list[Pixels], tile: int | str | None) -> int | None:
+        """Gives the side of tiles, in pixels."""
+        height, width = images[0].size
+        return choose_tile(self.net, (height * len(images), width), self.device) if tile == AUTO else tile
+
+    @torch.inference_mode()
+    def _at_once(
+        self, images: list[Pixels], degradation: Degradation, strength: float, tile: int | str | None
+    ) -> list[Restored]:
+        """Restores images of the same size together; in tiles only if there is one.
+
+        Raises:
+            DataError: They do not fit into memory, or their results are no images.
+        """
+        size, side = images[0].size, self._side(images, tile)
         logits, prior = self._route(images)
         degradations, grey = self._probabilities(logits), [image.is_grey for image in images]
         net, logits = self._steered(logits, degradation)
@@ -221,14 +241,13 @@ class Restorer:
                 values = [torch.empty_like(image.values) for image in images]
                 with self._autocast():
                     for rows, band in restore_bands(net, _window(images, self.device), size, prior, logits, side):
+                        self._check_finite(band)
                         for i, image in enumerate(images):
                             put(values[i], image, rows, band[i : i + 1], grey[i], strength)
                 break
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(images) > 1:
-                    return self._one_by_one(images, degradation, strength, tile)
                 smaller = next_smaller(self.net, size, side)
                 if tile != AUTO or not smaller:
                     raise DataError(too_large(size, side, smaller, self.device)) from error
@@ -237,17 +256,25 @@ class Restorer:
                     torch.cuda.empty_cache()
         return [Restored(image.back(v), seen, side) for image, v, seen in zip(images, values, degradations)]
 
-    def _one_by_one(self, images: list[Pixels], *how: Any) -> list[Restored]:
-        return [self._restore([image], *how)[0] for image in images]
+    def _check_finite(self, restored: Tensor) -> None:
+        """Raises a DataError if numbers have overflowed: as pixels they would be black, or white."""
+        if not restored.isfinite().all():
+            remedy = 'its weights are of no use for it' if self.precision == 'fp32' else 'use the precision fp32'
+            raise DataError(f'the network makes undefined numbers of this image in {self.precision}: {remedy}')
 
     def _route(self, images: list[Pixels]) -> tuple[Tensor, Tensor]:
-        """Asks the router; gives logits [B, E] and prior [B, P]."""
-        if self.device.type == 'cpu':
-            lq = torch.cat([image.bytes() for image in images]) if len(images) > 1 else images[0].bytes()
-        else:
-            lq = _window(images, self.device)(slice(None), slice(None))
-        with self._autocast():
-            logits, prior = self.router(lq)
+        """Asks the router; gives logits [B, E] and prior [B, P], or raises a DataError if there is no memory for it."""
+        try:
+            if self.device.type == 'cpu':
+                lq = torch.cat([image.bytes() for image in images]) if len(images) > 1 else images[0].bytes()
+            else:
+                lq = _window(images, self.device)(slice(None), slice(None))
+            with self._autocast():
+                logits, prior = self.router(lq)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DataError(f'the router {no_room(self.device)}') from error
         return logits.float(), prior.float()
 
     def _probabilities(self, logits: Tensor) -> list[dict[str, float]]:
@@ -276,7 +303,7 @@ def _batches(images: list[Pixels]) -> Iterator[list[int]]:
     for i, image in enumerate(images):
         groups.setdefault(image.size, []).append(i)
     for (height, width), group in groups.items():
-        count = max(1, _BATCH_PIXELS // (height * width))
+        count = max(1, min(_BATCH_PIXELS // (height * width), _BATCH_IMAGES))
         yield from (group[start : start + count] for start in range(0, len(group), count))
 
 
