@@ -32,7 +32,8 @@ _TEMPORARY = re.compile(r'\.\d+-[0-9a-f]{8}\.tmp')  # as `writing` names its fil
 _ABANDONED = 3600  # seconds after which nobody is writing a temporary file any more
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
-_NO_FILES = {stat.S_IFDIR: 'a folder', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFIFO: 'a pipe'}
+# What else may stand under a name.
+NO_FILES = {stat.S_IFDIR: 'a folder', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFIFO: 'a pipe'}
 
 
 @contextlib.contextmanager
@@ -125,7 +126,7 @@ def exists(path: str | os.PathLike[str]) -> bool:
     except OSError as error:
         raise OutputError(cannot_write(path, error)) from error
     if kind != stat.S_IFREG:
-        raise OutputError(f"output '{path}' is {_NO_FILES.get(kind, 'no file')}: choose another name")
+        raise OutputError(f"output '{path}' is {NO_FILES.get(kind, 'no file')}: choose another name")
     return True
 
 

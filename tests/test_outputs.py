@@ -338,7 +338,8 @@ def test_what_stands_in_the_way_is_told_first(here, kind, message, overwrite, re
         ('loop.png', 'out', "input 'loop.png' cannot be read: Too many levels of symbolic links"),
         ('photos/a.jpg/x.png', 'out', "input 'photos/a.jpg/x.png' cannot be read: Not a directory"),
         ('x' * 300, 'out', 'cannot be read: File name too long'),
-        ('/dev/zero', 'out', "input '/dev/zero' is a device"),
+        ('/dev/zero', 'out', "input '/dev/zero' is a device: name an image or a folder"),
+        ('pipe.png', 'out', "input 'pipe.png' is a pipe: name an image or a folder"),
         ('empty', 'out', "input 'empty' holds no images"),
         ('photos/a.jpg', 'x' * 300 + '.png', 'cannot be written: File name too long; choose a shorter name'),
         ('photos', 'x' * 300, 'cannot be written: File name too long; choose a shorter name'),
@@ -350,6 +351,7 @@ def test_odd_paths(here, source, output, message, restorer):
     Path('empty').mkdir()
     Path('dangling.png').symlink_to('nowhere')
     Path('loop.png').symlink_to('loop.png')
+    os.mkfifo('pipe.png')
     with pytest.raises(DataError, match=message):
         restore(source, output)
     assert not restorer

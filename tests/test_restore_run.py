@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorair_arch.errors import OptionsError
-from lorair_arch.restoring import run
+from lorair_arch import cli
+from lorair_arch.data.images.photo import Photo
+from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.restoring import folders, run
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.marks import is_comparison
+from lorair_arch.restoring.plan import Job
 from lorair_arch.restoring.records import Records
+from lorair_arch.restoring.settings import Settings
 from tests.runs import files, lines, lorair, make
 
 
@@ -42,8 +46,9 @@ WRONG = {
     '--degradation=rain=0': "--degradation: found 'rain=0', expected a weight above 0",
     '--log=photos/a.png': "--log: 'photos/a.png' is the name of an image: choose another",
     '--log=notes.txt': "--log: 'notes.txt' exists and is no log of lorair restore: choose another name",
-    '--report=out/a.png': "--report: 'out/a.png' is the name of an image: choose another",
-    '--report=notes.txt': "output 'notes.txt' exists already: choose another name, or --overwrite to replace it",
+    '--report=out/a.png': "--report: 'out/a.png' is the name of no page: let it end in .html",
+    '--report=notes.txt': "--report: 'notes.txt' is the name of no page: let it end in .html",
+    '--report=mine.html': "output 'mine.html' exists already: choose another name, or --overwrite to replace it",
 }
 
 
@@ -51,10 +56,18 @@ WRONG = {
 def test_wrong_values(here, monkeypatch, capsys, flag):
     monkeypatch.setattr('lorair_arch.restoring.folders.Restorer', None)  # no weights are loaded
     make('photos/a.png')
-    Path('notes.txt').write_text('dear')
+    for name in ('notes.txt', 'mine.html'):
+        Path(name).write_text('dear')
     assert lorair('photos', flag) == 2
     assert capsys.readouterr().err == f'error: {WRONG[flag]}\n'
     assert Path('notes.txt').read_text() == 'dear' and not Path('out').exists()
+
+
+def test_a_page_never_takes_the_place_of_weights(here, inverting):
+    make('photos/a.png')
+    Path('w.pth').write_bytes(b'weights')
+    assert cli.lorair(['restore', 'photos', '-o', 'out', '--weights', 'w.pth', '--report', 'w.pth', '--overwrite']) == 2
+    assert Path('w.pth').read_bytes() == b'weights'
 
 
 def test_what_does_not_fit_the_name_of_one_result(here, inverting):
@@ -196,6 +209,23 @@ def test_exit_codes(here, inverting, capsys):
     assert lorair('photos') == 1
     assert lorair('photos/b.png') == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot decode image 'photos/b.png': it is dam")
+
+
+def test_every_failure_names_its_image(here, inverting, monkeypatch, capsys):
+    make('photos/a.png', 'photos/b.png')
+
+    def fail(*_):
+        raise DataError('an image of 8 x 8 pixels does not fit into the memory of this machine: end other programs')
+
+    monkeypatch.setattr(folders.Restorer, 'restore', fail)
+    assert lorair('photos') == 1
+    assert "error: 'photos/b.png': an image of 8 x 8 pixels does not fit" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(run, 'encode_photo', fail)
+    outcome = run.Steps(None, Settings()).write(
+        run._Work(run.Outcome(Job(Path('photos/a.png'), Path('out/a.png'), 'a.png')), None, Photo(np.zeros((8, 8))))
+    )
+    assert outcome.error.startswith("'photos/a.png': an image of 8 x 8")
 
 
 # reading, restoring and writing

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from lorair_arch.data.images.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, refusal
 from lorair_arch.data.stores import image_files, natural_sort
 from lorair_arch.errors import DataError, OutputError
+from lorair_arch.files import NO_FILES
 from lorair_arch.restoring.marks import is_comparison, is_marked
 
 COMPARISON = '.compare.png'  # how pictures of before and after end
@@ -64,8 +65,8 @@ def is_folder(source: Path) -> bool:
         raise DataError(f"input '{source}' {link}does not exist: check the path") from None
     except OSError as error:
         raise DataError(f"input '{source}' cannot be read: {error.strerror}") from error
-    if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-        raise DataError(f"input '{source}' is a device: name an image or a folder")
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # nobody may ever write into a pipe
+        raise DataError(f"input '{source}' is {NO_FILES.get(stat.S_IFMT(kind), 'no file')}: name an image or a folder")
     return stat.S_ISDIR(kind)
 
 

@@ -101,12 +101,11 @@ def _path(path: str | Path, what: str) -> Path:
 
 
 def _check_apart(planned: Plan, page: Path | None, lines: Path | None) -> None:
-    """Raises an OutputError if a page or a log would be written to a file that has another purpose."""
-    images = [file for job in planned.jobs for file in (job.source, job.target, job.comparison)]
-    for flag, path in (('--report', page), ('--log', lines)):
-        alike = (file for file in images if path and file.name.lower() == path.name.lower())
-        if any(os.path.realpath(file) == os.path.realpath(path) for file in alike):
-            raise OutputError(f"{flag}: '{path}' is the name of an image: choose another")
+    """Raises an OutputError if a log would be written to a file that has another purpose."""
+    images = (file for job in planned.jobs for file in (job.source, job.target, job.comparison))
+    alike = (file for file in images if lines and file.name.lower() == lines.name.lower())
+    if any(os.path.realpath(file) == os.path.realpath(lines) for file in alike):
+        raise OutputError(f"--log: '{lines}' is the name of an image: choose another")
     if page and lines and os.path.realpath(page) == os.path.realpath(lines):
         raise OutputError(f"--report and --log: '{page}' is the name of both: choose another")
 

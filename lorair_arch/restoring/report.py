@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from lorair_arch.errors import OutputError
+from lorair_arch.errors import OptionsError, OutputError
 from lorair_arch.files import cannot_write, check_output, exists, writing
 from lorair_arch.restoring.run import FAILED, RESTORED, SKIPPED, Outcome
 from lorair_arch.restoring.settings import SAME, Settings
@@ -87,7 +87,14 @@ addEventListener('pointermove', drag);
 
 
 def check_report(path: Path, overwrite: bool) -> None:
-    """Raises an OutputError if a page may not be written: an earlier one may be replaced, another file if asked for."""
+    """Raises an error if a page may not be written: an earlier one may be replaced, another page if asked for.
+
+    Raises:
+        OptionsError: The name is that of no page; whatever else it may be of, an image or weights, is not replaced.
+        OutputError: The file exists, or cannot be written.
+    """
+    if path.suffix.lower() not in ('.html', '.htm'):
+        raise OptionsError(f"--report: '{path}' is the name of no page: let it end in .html")
     check_output(path, overwrite or (exists(path) and _is_report(path)))
 
 

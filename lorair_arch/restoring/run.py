@@ -52,6 +52,9 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     pictures: tuple[bytes, bytes] | None = None
 
+    def fail(self, error: str) -> None:
+        self.status, self.error = FAILED, error
+
 
 @dataclass
 class _Work:
@@ -91,7 +94,7 @@ class Steps:
                 work.outcome.notes.append(f'its result is not compared: {error}')
                 work.before = work.after = None
             else:
-                work.outcome.status, work.outcome.error = FAILED, str(error)
+                work.outcome.fail(str(error))
         if work.before:
             work.outcome.size = work.before.pixels.shape[1::-1]
         return work
@@ -108,7 +111,7 @@ class Steps:
                     work.before.pixels, settings.degradation, settings.strength, settings.tile
                 )
             except DataError as error:
-                outcome.status, outcome.error = FAILED, str(error)
+                outcome.fail(f"'{outcome.job.source}': {error}")
                 return _Work(outcome)
             outcome.seconds = time.perf_counter() - start
             outcome.tile, outcome.degradations = found.tile, found.degradations
@@ -121,7 +124,7 @@ class Steps:
             try:
                 content = mark(encode_photo(work.after, suffix, self.settings.quality), suffix)
             except DataError as error:
-                outcome.status, outcome.error = FAILED, str(error)
+                outcome.fail(f"'{outcome.job.source}': {error}")
                 return outcome
             if self._is_done(outcome.job):
                 return Outcome(outcome.job, SKIPPED)
