@@ -14,6 +14,7 @@ from lorair_arch import cli
 from lorair_arch.cli import plugins
 from lorair_arch.errors import LoRAIRError
 from tests.miniature import REPO, run, stage, write_data, write_options
+from tests.tiny import save_weights
 
 LORAIR = ('-c', 'import sys; sys.argv[0] = "lorair"; from lorair_arch.cli import lorair; sys.exit(lorair())')
 
@@ -41,6 +42,25 @@ def test_help_of_lorair_is_quick_and_shows_an_example(tmp_path, command):
     assert done.returncode == 0
     examples = r'restore \S+ -o \S+\n|weights\n|convert \S+ \S+\.safetensors|data cache-priors -opt \S+\.yml'
     assert re.search(rf'examples?:\n  lorair ({examples})', done.stdout)
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    """As `lorair weights | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, *LORAIR, 'weights']
+    env = os.environ | {'PYTHONPATH': str(REPO)}
+    with open(writer, 'wb') as closed:
+        done = subprocess.run(command, env=env, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_names_that_are_no_text_are_printed(tmp_path):
+    name = os.fsdecode(b'\xff.pth')
+    (save_weights(tmp_path) / 'router.pth').rename(tmp_path / name)
+    done = run(tmp_path, 'inspect', name, python=LORAIR, PYTHONIOENCODING='utf-8:strict')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.startswith(r'\udcff.pth: a degradation router for ')
 
 
 def test_all_flags_of_basicsr_are_known(monkeypatch):

@@ -259,7 +259,7 @@ def test_what_cannot_be_converted(official, tmp_path):
         ([ir], 'x.pt', {}, "x.pt' ends in '.pt', expected .pth or .safetensors"),
         ([ir], 'x.safetensors', {'to': 'official'}, "ends in '.safetensors', expected .pth"),
         ([ir], ir, {}, 'would replace the input: choose another name'),
-        ([router, bare], ours, {}, 'are a router, a experts: convert them one at a time'),
+        ([router, bare], ours, {}, 'hold a router and experts: convert them one at a time'),
         ([ir], ours, {'degradations': ['a', 'b']}, '--degradations: found a, b, expected 3 different names'),
         ([router], ours, {'degradations': ['a', 'b', 'b']}, 'expected 3 different names'),
         ([ir], ours, {'degradations': NAMES, 'to': 'official'}, 'official files hold no names'),

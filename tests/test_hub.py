@@ -1,6 +1,7 @@
 """Weights of a hub: the real client against a hub on loopback. Names, the cache, what is said, the list."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -220,11 +221,26 @@ def test_the_list(hub, setting1, single, tmp_path, capsys):
     assert rows.keys() >= {'lorair-tiny'} and not rows.keys() & {'some/else', OFFICIAL}
 
 
+def test_a_path_is_no_name_to_download(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('setting1').mkdir()
+    assert cli.lorair(['weights', '--download', 'setting1']) == 2
+    assert capsys.readouterr() == (
+        '',
+        "error: --download: 'setting1' is a file or folder here, which goes before a name: start elsewhere\n",
+    )
+    assert not hub.requests
+
+
 # pushing
 
 
 def test_a_pushed_restorer_comes_back(hub, tmp_path, monkeypatch):
     restorer = Restorer.from_pretrained(tiny.save_weights(tmp_path / 'parts'), 'cpu')
+    for name in ('me/..', 'me', '', 'a/b/c', 'no such/name'):
+        with pytest.raises(CheckpointError, match=f'{re.escape(repr(name))} is no name of a repository: .* user/repo'):
+            restorer.push_to_hub(name)
+    assert not hub.requests
     with pytest.raises(CheckpointError, match=r"'me/new' cannot be had from .*: access is refused \(401\)"):
         restorer.push_to_hub('me/new')
     monkeypatch.setenv('HF_TOKEN', 'hf_good')

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -74,6 +75,17 @@ def test_images_of_all_kinds(tmp_path, lora, pixels):
     assert list(degradations) == tiny.NAMES
 
 
+def test_differences_are_held_one_at_a_time():
+    image = photo(0, 300, 400)
+    tracemalloc.start()
+    try:
+        assert inspecting._amplification(image, [image] * 20) == 16
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * image.nbytes  # each has four times the bytes of the image
+
+
 def test_files_of_weights_in_words(weights, tmp_path, capsys):
     (weights / 'models').mkdir()
     shutil.move(weights / 'router.pth', weights / 'models/router.pth')
@@ -119,6 +131,7 @@ def test_what_cannot_be_inspected(weights, tmp_path, capsys):
         ([image, '-o', tmp_path / 'out.jpg'], "out.jpg' is the name of no PNG: let it end in .png"),
         ([image, '-o', image, '--overwrite'], f"output '{image}' would replace the input"),
         ([tmp_path / 'missing.pth'], 'missing.pth does not exist: check the path of the weights'),
+        ([tmp_path / 'missing.png'], f"input '{tmp_path / 'missing.png'}' does not exist: check the path"),
     ]
     for args, message in cases:
         assert inspect(*args) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -77,8 +78,15 @@ def _main(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     from lorair_arch import console
 
     console.to_console()
+    with contextlib.suppress(AttributeError):  # a program's own stream
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be no text
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python writes when it ends
+        return 141  # 128 + SIGPIPE, as shells have it
     except Interrupted as stop:  # which has been logged
         return stop.code
     except LoRAIRError as error:

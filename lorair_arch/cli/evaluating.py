@@ -45,7 +45,6 @@ def add_evaluate(verbs) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    sys.stdout.reconfigure(errors='backslashreplace')  # names of images may be no text
     if args.published:
         from lorair_arch.metrics.published import page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from os.path import expanduser
 
@@ -28,6 +29,10 @@ def _weights(args: argparse.Namespace) -> None:
     if not args.download:
         sys.stdout.write(table() + '\n')
     for name in args.download:
+        if os.path.exists(name):
+            raise OptionsError(
+                f"--download: '{name}' is a file or folder here, which goes before a name: start elsewhere"
+            )
         sys.stdout.writelines(f'{path}\n' for path in located(name))
 
 

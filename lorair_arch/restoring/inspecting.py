@@ -37,12 +37,14 @@ def is_image(path: str | os.PathLike) -> bool:
     """Tells by its content, not by its name, whether a path is that of an image, else of weights, or a name of some.
 
     Raises:
-        DataError: It is neither, or an image of a kind that is not read.
+        DataError: It is neither, or an image that is missing or of a kind that is not read.
     """
     try:
         with open(path, 'rb') as file:
             head = file.read(512)
     except OSError:  # also a folder, or a name: whoever looks for weights there says what is wrong
+        if Path(path).suffix.lower() in IMAGE_SUFFIXES and not os.path.lexists(path):
+            raise DataError(f"input '{path}' does not exist: check the path") from None
         return False
     if kind_of(head, os.fspath(path)) or Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return True
@@ -110,7 +112,7 @@ def draw(photo: Photo, name: str, restorer: Restorer) -> tuple[bytes, dict[str, 
     height, width = photo.pixels.shape[:2]
     sheet.text(f'{width} x {height} pixels', _SOFT, 16)
     detail = _busiest(_rgb(photo.pixels) - _rgb(result.image))
-    times = _amplification([_rgb(image) - _rgb(photo.pixels) for image in (result.image, *by_expert)])
+    times = _amplification(photo.pixels, [result.image, *by_expert])
     stronger = f', {times} times as strong' if times > 1 else ''
 
     def difference(image: np.ndarray) -> np.ndarray:
@@ -195,9 +197,10 @@ def _busiest(difference: np.ndarray) -> tuple[slice, slice]:
     return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
 
 
-def _amplification(differences: Sequence[np.ndarray]) -> int:
-    """Gives how many times stronger the differences can be drawn, so that few of their numbers leave the range."""
-    strong = max(float(np.quantile(np.abs(difference), 0.98)) for difference in differences)
+def _amplification(before: np.ndarray, images: Sequence[np.ndarray]) -> int:
+    """Gives how many times stronger the changes can be drawn, so that few of their numbers leave the range."""
+    before = _rgb(before)
+    strong = max(float(np.quantile(np.abs(_rgb(image) - before), 0.98)) for image in images)
     return max(times for times in _AMPLIFIED if times == 1 or times * strong <= 0.5)
 
 

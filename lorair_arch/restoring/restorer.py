@@ -20,7 +20,7 @@ from lorair_arch.restoring.given import Given, Pixels, pixels_of, put
 from lorair_arch.restoring.memory import choose_tile, is_out_of_memory, next_smaller, no_room, too_large
 from lorair_arch.restoring.tiling import restore_bands, smallest_tile
 from lorair_arch.weights.bundle import save_folder
-from lorair_arch.weights.hub import push
+from lorair_arch.weights.hub import check_name, push
 from lorair_arch.weights.pretrained import Paths, load_networks
 
 AUTO = 'auto'
@@ -203,11 +203,13 @@ class Restorer:
             The address of the commit.
 
         Raises:
-            CheckpointError: The hub cannot be reached, or refuses.
+            CheckpointError: The name is none, or the hub cannot be reached, or refuses.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder, name.rpartition('/')[2]))
-            return push(Path(folder, name.rpartition('/')[2]), name, private)
+        check_name(name)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, name.rpartition('/')[2])  # after which the model card is called
+            self.save_pretrained(folder)
+            return push(folder, name, private)
 
     def _restore(
         self, images: list[Pixels], degradation: Degradation, strength: float, tile: int | str | None

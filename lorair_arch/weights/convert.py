@@ -112,8 +112,9 @@ def _only(files: dict[str, Weights]) -> Weights:
     if len(files) == 1:
         return next(iter(files.values()))
     if files.keys() != {'restorer', 'experts'}:
+        what = ' and '.join(kind if kind == 'experts' else f'a {kind}' for kind in files)
         raise CheckpointError(
-            f'{", ".join(str(file.path) for file in files.values())} are a {", a ".join(files)}: '
+            f'{", ".join(str(file.path) for file in files.values())} hold {what}: '
             'convert them one at a time (a restorer and its experts become one file, with or without their router)'
         )
     return choose_restorer(files)

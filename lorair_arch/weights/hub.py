@@ -121,6 +121,13 @@ def fetch(repository: Repository) -> list[Path]:
         return local
 
 
+def check_name(name: str) -> None:
+    """Raises a CheckpointError if a repository cannot have this name."""
+    found = Repository.parsed(name)
+    if not found or found.name != name:  # also of one with a revision
+        raise CheckpointError(f'{name!r} is no name of a repository: names are user/repo')
+
+
 def push(folder: Path, name: str, private: bool = False) -> str:
     """Uploads a folder of weights (`bundle.save_folder`) as one commit; a model card that is there stays as it is.
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from lorair_arch import Restorer
 from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import read_photo
-from lorair_arch.data.images.writing import encode_photo, write_photo
+from lorair_arch.data.images.writing import encode_photo, in_8_bits, write_photo
 from lorair_arch.data.stores import image_files, natural_sort
 from lorair_arch.errors import DataError, LoRAIRError
 from lorair_arch.restoring.plan import plan
@@ -42,7 +42,8 @@ def make_photos(source: Path, folder: Path, count: int, megapixels: float) -> No
     if not names:
         raise DataError(f"--photos: '{source}' holds no images")
     for number in range(count):
-        image = Image.fromarray(read_photo(source / names[number % len(names)]).rgb.astype(np.uint8))
+        pixels = read_photo(source / names[number % len(names)]).rgb
+        image = Image.fromarray(pixels if pixels.dtype == np.uint8 else in_8_bits(pixels))
         scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
         pixels = np.asarray(image)[:, :: -1 if number // len(names) % 2 else 1]
