@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import read_photo
 from lorair_arch.data.images.writing import write_photo
 from lorair_arch.errors import LoRAIRError
-from lorair_arch.restoring.on_ray import run_on_ray
+from lorair_arch.restoring.on_ray import _shares, run_on_ray
 from lorair_arch.restoring.run import Stop
 from lorair_arch.restoring.settings import Settings
 from tests.miniature import REPO
@@ -132,6 +133,29 @@ def test_an_output_that_cannot_be_written_ends_the_run(cluster, photos):
     _, err = process.communicate(timeout=100)
     assert process.returncode == 2
     assert 'restored/0/0.png cannot be written: Not a directory' in err and 'Traceback' not in err
+
+
+def test_machines_that_cannot_load_the_networks(cluster, photos):
+    process = command('--ray', cluster, '--device', 'meta')  # the last flag of a name counts
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2, err
+    assert "error: device 'meta' cannot be used: " in err and '(on the machine ' in err and 'Traceback' not in err
+
+
+@pytest.mark.parametrize(
+    ('machines', 'device', 'shares'),
+    [
+        ([{'CPU': 4}, {'CPU': 8}], None, (3, 4, 0)),
+        ([{}, {'CPU': 4}, {'CPU': 4}], None, (2, 4, 0)),  # a head that does no work
+        ([{}, {'CPU': 4, 'GPU': 2}], None, (2, 1, 1)),
+        ([{'CPU': 4, 'GPU': 2}], 'cpu', (1, 4, 0)),
+        ([{}], None, (1, 1, 0)),
+    ],
+)
+def test_each_actor_gets_a_machine_or_a_gpu(machines, device, shares):
+    total = {name: count for name in ('CPU', 'GPU') if (count := float(sum(m.get(name, 0) for m in machines)))}
+    nodes = [{'Alive': True, 'Resources': machine} for machine in machines] + [{'Alive': False, 'Resources': {}}]
+    assert _shares(SimpleNamespace(cluster_resources=lambda: total, nodes=lambda: nodes), device) == shares
 
 
 def test_no_cluster(photos):

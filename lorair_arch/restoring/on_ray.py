@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lorair_arch.errors import LoRAIRError, OutputError
+from lorair_arch.errors import LoRAIRError
 from lorair_arch.restoring.plan import Job
 from lorair_arch.restoring.restorer import Restorer
 from lorair_arch.restoring.run import Outcome, Steps, Stop, run
@@ -54,25 +54,23 @@ def run_on_ray(
         What became of each image, in the order in which they are done; fewer, if `stop` gets a signal.
 
     Raises:
-        LoRAIRError: Ray is not installed, or there is no such cluster. As an OutputError: a file cannot be written.
+        LoRAIRError: Ray is not installed, there is no such cluster, or one of its machines cannot load the networks. As
+            an OutputError: a file cannot be written.
     """
     ray = _connected(address)
     try:
-        gpus = ray.cluster_resources().get('GPU', 0) if device is None else 0
-        # The smallest machine has room for one actor: more would share its cores, which PyTorch uses all.
-        cores = 1 if gpus else int(min(node['Resources'].get('CPU', 1) for node in ray.nodes() if node['Alive']))
-        actors = gpus or ray.cluster_resources().get('CPU', 1) // cores
+        actors, cores, gpus = _shares(ray, device)
         items = [{'index': i, 'job': _absolute(job)} for i, job in enumerate(jobs)]
-        at_once = 1 if settings.overwrite else max(1, min(_AT_ONCE, len(items) // int(2 * actors)))
+        at_once = 1 if settings.overwrite else max(1, min(_AT_ONCE, len(items) // (2 * actors)))
         rows = iter(
             ray.data.from_items(items, override_num_blocks=-(-len(items) // at_once))
             .map_batches(
                 _Actor,
                 batch_size=None,  # a block
                 fn_constructor_args=(_absolute_paths(weights), settings, device, precision, pictures),
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(actors))),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
                 num_cpus=cores,
-                num_gpus=1 if gpus else 0,
+                num_gpus=gpus,
             )
             .iter_rows()
         )
@@ -94,16 +92,35 @@ class _Actor:
     def __init__(
         self, weights: Paths, settings: Settings, device: str | None, precision: str | None, pictures: bool
     ) -> None:
-        self.steps = Steps(Restorer.from_pretrained(weights, device, precision), settings, pictures)
+        self.error: LoRAIRError | None = None
+        try:
+            self.steps = Steps(Restorer.from_pretrained(weights, device, precision), settings, pictures)
+        except LoRAIRError as error:  # such as of weights that are not on this machine
+            self.error = type(error)(f'{error} (on the machine {socket.gethostname()})')
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list]]:
         jobs = list(batch['job'])
         numbers = iter(batch['index'].tolist())
         try:
+            if self.error:
+                raise self.error
             for outcome in run(jobs, self.steps, Stop()):
                 yield {'index': [next(numbers)], 'outcome': _column(outcome)}
-        except OutputError as error:  # as an answer: Ray would wrap it, and try again
+        except LoRAIRError as error:  # as an answer: Ray would wrap it, and try again
             yield {'index': [-1], 'outcome': _column(error)}
+
+
+def _shares(ray: Any, device: str | None) -> tuple[int, int, int]:
+    """Gives the number of actors, and how many cores and GPUs each gets."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get('GPU', 0)) if device is None else 0
+    if gpus:
+        return gpus, 1, 1
+    # The smallest machine has room for one actor: more would share its cores, which PyTorch uses all. The head of a
+    # cluster often has none.
+    machines = [int(node['Resources'].get('CPU', 0)) for node in ray.nodes() if node['Alive']]
+    cores = min(filter(None, machines), default=1)
+    return max(1, int(resources.get('CPU', 1)) // cores), cores, 0
 
 
 def _column(value: Any) -> np.ndarray:
