@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from lorair_arch import cli
@@ -12,13 +13,25 @@ from tests.photos import photo
 
 
 def make(*names):
-    """Writes images that all differ."""
+    """Writes images that all differ; gives the pixels of each, as its file has them."""
     for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo(len(name) + sum(name.encode()), 8, 8)).save(name)
+        image = Image.fromarray(photo(len(name) + sum(name.encode()), 8, 8))
+        image.save(name, **({'quality': 100} if name.endswith('.jpg') else {}))
+    return {name: pixels(name) for name in names}
 
 
-def files(root):
+def pixels(name):
+    return np.asarray(Image.open(name).convert('RGB'))
+
+
+def check_inverted(results):
+    """Compares the files of results with the images that they were made of (see the fixture `inverting`)."""
+    for name, image in results.items():
+        assert np.abs(255 - image.astype(int) - pixels(name)).max() <= 3, name
+
+
+def files(root='.'):
     return sorted(str(path.relative_to(root)) for path in Path(root).rglob('*') if not path.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""No picture is lost: where `lorair restore` puts results, and what stands in their way."""
+"""No picture is lost: where `lorair restore` puts results, and what it never replaces."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lorair_arch import cli
-from lorair_arch.errors import DataError, OutputError
+from lorair_arch.errors import OutputError
 from lorair_arch.restoring import run
 from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.marks import is_marked
-from tests.photos import photo
+from tests.runs import check_inverted, contents, files, make, pixels
 
 
 @pytest.fixture(autouse=True)
@@ -30,37 +29,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(*names, lossless=True):
-    """Writes images that all differ; gives the pixels of each."""
-    images = {}
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        image = photo(len(name) + sum(name.encode()), 8, 8)
-        Image.fromarray(image).save(name, **({'quality': 100} if name.endswith('.jpg') else {}))
-        images[name] = pixels(name)
-    return images
-
-
-def pixels(name):
-    return np.asarray(Image.open(name).convert('RGB'))
-
-
-def files(root='.'):
-    return sorted(str(path.relative_to(root)) for path in Path(root).rglob('*') if not path.is_dir())
-
-
-def contents(root):
-    return {path: path.read_bytes() for path in Path(root).rglob('*') if path.is_file()}
-
-
 def restore(source, output, **more):
     restore_paths(source, output, 'weights', **more)
-
-
-def check(results):
-    """Compares the files of results with the images that they were made of."""
-    for name, image in results.items():
-        assert np.abs(255 - image.astype(int) - pixels(name)).max() <= 3, name
 
 
 # every image gets a result of its own
@@ -72,7 +42,7 @@ def test_images_that_share_a_stem_keep_their_suffix(here, caplog):
     restore('photos', 'out')
     assert files('out') == ['a.jpg.png', 'a.png.png', 'b.png', 'sub/a.png']
     results = 'out/a.jpg.png', 'out/a.png.png', 'out/b.png', 'out/sub/a.png'
-    check(dict(zip(results, images.values())))
+    check_inverted(dict(zip(results, images.values())))
     assert contents('photos') == before
 
 
@@ -146,12 +116,12 @@ def test_what_exists_counts_as_done(here, capfd, restorer):
         or True
     )
     assert contents('out').items() >= before.items()
-    check({'out/a.png': images['photos/a.jpg'], 'out/c.png': images['photos/c.jpg']})
+    check_inverted({'out/a.png': images['photos/a.jpg'], 'out/c.png': images['photos/c.jpg']})
     assert cli.lorair(command) == 0
     assert len(restorer) == 2
     assert "3 images skipped, as the result exists (--overwrite replaces it): 'out/a.png', " in capfd.readouterr().err
     assert cli.lorair([*command, '--overwrite']) == 0
-    check({f'out/{name}.png': images[f'photos/{name}.jpg'] for name in 'abc'})
+    check_inverted({f'out/{name}.png': images[f'photos/{name}.jpg'] for name in 'abc'})
 
 
 def test_one_image_replaces_no_other_photograph(here):
@@ -161,7 +131,7 @@ def test_one_image_replaces_no_other_photograph(here):
     restore('b.jpg', 'photos/b.png')
     assert contents('photos') == before
     restore('b.jpg', 'photos', overwrite=True)
-    check({'photos/b.png': images['b.jpg']})
+    check_inverted({'photos/b.png': images['b.jpg']})
 
 
 @pytest.mark.parametrize('moment', ['read_photo', 'encode_photo'])
@@ -253,7 +223,7 @@ def test_originals_in_the_output_folder_are_restored_and_kept(here, overwrite):
         'photos/sub/sub/c.png': 'photos/sub/c.jpg',
     }
     assert files() == sorted([*images, *results])
-    check({result: images[name] for result, name in results.items()})
+    check_inverted({result: images[name] for result, name in results.items()})
     restore('photos', 'photos/sub', overwrite=overwrite)  # results are not restored again, but replaced if asked
     assert files() == sorted([*images, *results])
     assert contents('photos').items() >= before.items()
@@ -279,103 +249,3 @@ def test_results_in_any_other_folder_are_images_like_others(here):
     restore('photos', 'once')
     restore('once', 'twice')
     assert np.abs(images['photos/a.jpg'].astype(int) - pixels('twice/a.png')).max() == 0
-
-
-# what stands in the way is told before anything is restored
-
-
-def obstacle(kind):
-    if kind == 'a file for the folder':
-        Path('out').write_bytes(b'x')
-    elif kind == 'a file for a subfolder':
-        make('out/x.png')
-        Path('out/sub').write_bytes(b'x')
-    elif kind == 'a folder for a file':
-        Path('out/a.png').mkdir(parents=True)
-    elif kind == 'a dangling link':
-        Path('out').mkdir()
-        Path('out/a.png').symlink_to('nowhere')
-    elif kind == 'a dangling folder':
-        Path('out').symlink_to('nowhere')
-    elif kind == 'a loop':
-        Path('out').mkdir()
-        Path('out/a.png').symlink_to('a.png')
-    elif kind == 'a pipe':
-        Path('out').mkdir()
-        os.mkfifo('out/a.png')
-
-
-@pytest.mark.parametrize('overwrite', [False, True])
-@pytest.mark.parametrize(
-    ('kind', 'message'),
-    [
-        ('a file for the folder', "output 'out' is no folder, but one is needed"),
-        ('a file for a subfolder', 'out/sub/b.png cannot be written: Not a directory; move away the file'),
-        ('a folder for a file', "output 'out/a.png' is a folder: choose another name"),
-        ('a dangling link', "output 'out/a.png' is a link to 'nowhere', which does not exist: remove it"),
-        ('a dangling folder', "output 'out' is no folder, but one is needed"),
-        (
-            'a loop',
-            'out/a.png cannot be written: Too many levels of symbolic links; remove the links that',
-        ),
-        ('a pipe', "output 'out/a.png' is a pipe: choose another name"),
-    ],
-)
-def test_what_stands_in_the_way_is_told_first(here, kind, message, overwrite, restorer):
-    make('photos/a.jpg', 'photos/sub/b.jpg')
-    obstacle(kind)
-    with pytest.raises(OutputError, match=message):
-        restore('photos', 'out', overwrite=overwrite)
-    assert not restorer
-
-
-@pytest.mark.parametrize(
-    ('source', 'output', 'message'),
-    [
-        ('', 'out', 'input is empty: name a file or a folder'),
-        ('photos', '', 'output is empty'),
-        ('dangling.png', 'out', "input 'dangling.png' is a link to 'nowhere', which does not exist"),
-        ('loop.png', 'out', "input 'loop.png' cannot be read: Too many levels of symbolic links"),
-        ('photos/a.jpg/x.png', 'out', "input 'photos/a.jpg/x.png' cannot be read: Not a directory"),
-        ('x' * 300, 'out', 'cannot be read: File name too long'),
-        ('/dev/zero', 'out', "input '/dev/zero' is a device: name an image or a folder"),
-        ('pipe.png', 'out', "input 'pipe.png' is a pipe: name an image or a folder"),
-        ('empty', 'out', "input 'empty' holds no images"),
-        ('photos/a.jpg', 'x' * 300 + '.png', 'cannot be written: File name too long; choose a shorter name'),
-        ('photos', 'x' * 300, 'cannot be written: File name too long; choose a shorter name'),
-        ('photos/a.jpg', '/dev/null', "output '/dev/null' is no folder, but one is needed"),
-    ],
-)
-def test_odd_paths(here, source, output, message, restorer):
-    make('photos/a.jpg')
-    Path('empty').mkdir()
-    Path('dangling.png').symlink_to('nowhere')
-    Path('loop.png').symlink_to('loop.png')
-    os.mkfifo('pipe.png')
-    with pytest.raises(DataError, match=message):
-        restore(source, output)
-    assert not restorer
-
-
-@pytest.mark.parametrize('output', ['out.png/', 'out.v2/', '~/out', 'there.png'])
-def test_folders_of_any_name(here, monkeypatch, output):
-    image = make('photos/a.jpg')['photos/a.jpg']
-    Path('there.png').mkdir()
-    monkeypatch.setenv('HOME', str(here / 'home'))
-    for source in ('photos', 'photos/a.jpg'):
-        restore(source, output, overwrite=True)
-        check({Path(os.path.expanduser(output), 'a.png'): image})
-
-
-def test_images_that_are_no_files_are_named_and_the_others_restored(here):
-    image = make('photos/c.jpg')['photos/c.jpg']
-    os.mkfifo('photos/a.png')
-    Path('photos/b.png').symlink_to('nowhere')
-    with pytest.raises(DataError) as error:
-        restore('photos', 'out')
-    first, second, third = str(error.value).splitlines()
-    assert first == '2 of 3 images could not be restored:'
-    assert second == "cannot read 'photos/a.png': it is no file"
-    assert third == "cannot read 'photos/b.png': No such file or directory"
-    assert files('out') == ['c.png']
-    check({'out/c.png': image})

@@ -12,10 +12,9 @@ from os.path import expanduser
 
 from lorair_arch.cli.data import add_data
 from lorair_arch.cli.evaluating import add_evaluate
-from lorair_arch.cli.inspecting import add_inspect
 from lorair_arch.cli.parsing import add_verb, add_verbs, make_parser
 from lorair_arch.cli.plugins import load_plugins
-from lorair_arch.cli.restoring import add_restore
+from lorair_arch.cli.restoring import add_inspect, add_restore
 from lorair_arch.cli.weights import add_convert, add_export, add_weights
 from lorair_arch.errors import Interrupted, LoRAIRError, OptionsError, sentence
 

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import spandrel
-from torch import Tensor
+from torch import Tensor, nn
 
-from lorair_arch.archs.guided import Guided
 from lorair_arch.errors import CheckpointError
 from lorair_arch.weights.bundle import is_bundle
 from lorair_arch.weights.loading import describe, kind_of
 from lorair_arch.weights.pretrained import load, weights_of
+
+
+class Guided(nn.Module):
+    """A restorer that asks its router: one network that takes images alone, as programs know them.
+
+    Args:
+        router: A `DegradationRouter`.
+        restorer: A `LoRAIR` that it guides.
+    """
+
+    def __init__(self, router: nn.Module, restorer: nn.Module) -> None:
+        super().__init__()
+        self.router, self.restorer = router, restorer
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Restores images, [B, 3, H, W] in [0, 1]; the result is not clipped."""
+        logits, prior = self.router(lq)
+        return self.restorer(lq, prior, logits)
 
 
 class LoRAIRArch(spandrel.Architecture[Guided]):
