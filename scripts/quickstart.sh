@@ -41,6 +41,7 @@ step "Report"
 python "$repo/scripts/report.py" "$repo/options/test/quickstart.yml" --started "$started"
 
 step "Restoring a photograph with what was trained"
-lorair restore datasets/quickstart/photos/rain.png -o results/quickstart/restored.png --weights results/quickstart/weights
+lorair restore datasets/quickstart/photos/rain.png -o results/quickstart/restored.png --overwrite \
+    --weights results/quickstart/weights
 
 step "Done in $(($(date +%s) - started)) seconds: see results/photos, results/quickstart"
