@@ -27,15 +27,18 @@ from lorair_arch.weights.pretrained import Paths
 
 logger = logging.getLogger('lorair_arch')
 
-MOST_MEGABYTES, MOST_MEGAPIXELS = 50, 25
+MOST_MEGABYTES, MOST_MEGAPIXELS = 50, 25  # of 2**20 bytes, of 10**6 pixels
 WAITING = 20  # visitors; nothing of theirs is in memory before it is their turn
 _KEPT = 3600  # seconds that files stay
 _SIDE = 1600  # pixels of what the slider shows, at most: it is seen on screens and sent to phones
 _CSS = """
+#message .html-container { padding: 0; }
 #message p { margin: 0; overflow-wrap: anywhere; }
 #message .bad { color: var(--error-text-color); font-weight: 600; }
+@media (max-width: 700px) { #result { min-height: 100vh; } }
 """
-# On phones the result is below what was touched.
+# On phones the result is below what was touched, and as tall as the screen, so that it can be scrolled to the top
+# before its pictures are there.
 _SHOW_RESULT = """() => {
   const result = document.getElementById('result'), top = result.getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) result.scrollIntoView({behavior: 'smooth'});
@@ -167,7 +170,7 @@ def make_page(gradio: ModuleType, restorer: Restorer, about: str, folder: Path) 
                 strength = gr.Slider(0, 1, 1, step=0.05, label='Strength', info='0 changes nothing.')
                 button = gr.Button('Restore', variant='primary')
             with gr.Column(scale=5, min_width=300, elem_id='result'):
-                message = gr.HTML(visible=False, elem_id='message', padding=False)
+                message = gr.HTML(visible=False, elem_id='message')
                 pictures = gr.ImageSlider(label='Before and after', interactive=False, buttons=['fullscreen'])
                 download = gr.DownloadButton('Download the result (PNG)', interactive=False)
                 seen = gr.Label(label='What the router saw', show_heading=False)
@@ -191,8 +194,8 @@ def _read(path: str) -> Photo:
         content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"'{name}' is not here any more: drop it again") from error
-    if len(content) > MOST_MEGABYTES * 10**6:
-        raise DataError(f"'{name}' has {len(content) / 1e6:.1f} MB, at most {MOST_MEGABYTES} are taken")
+    if len(content) > MOST_MEGABYTES * 2**20:
+        raise DataError(f"'{name}' has {len(content) / 2**20:.1f} MB, at most {MOST_MEGABYTES} are taken")
     return complete_photo(content, name, MOST_MEGAPIXELS * 10**6)
 
 
@@ -216,7 +219,7 @@ def _app(gradio: ModuleType, page: Any) -> Any:
         theme=gradio.themes.Default(font=gradio.themes.Font('system-ui'), font_mono=gradio.themes.Font('monospace')),
         css=_CSS,
         footer_links=[],
-        max_file_size=MOST_MEGABYTES * 10**6,
+        max_file_size=MOST_MEGABYTES * 2**20,
         run_history=False,  # which browsers would keep
         show_error=False,
         ssr_mode=False,
@@ -231,9 +234,9 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
     except OSError as error:
-        raise OptionsError(
-            f'--host, --port: cannot listen on {host}, port {port} ({error.strerror}); choose others'
-        ) from error
+        # Python adds the address to what the system says; of names that are not found the system has no such words
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        raise OptionsError(f'--host, --port: cannot listen on {host}, port {port} ({reason}); choose others') from error
 
 
 @contextlib.contextmanager
