@@ -42,7 +42,8 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'dev': ['hypothesis', 'pytest>=8', 'pytest-xdist', 'ruff'],
+        'demo': ['gradio>=6,<7'],  # holds others back: where versions are pinned, it has constraints-demo.txt
+        'dev': ['hypothesis', 'playwright>=1.50', 'pytest>=8', 'pytest-xdist', 'ruff'],
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests
         'jxl': ['pillow-jxl-plugin>=1.3.4'],

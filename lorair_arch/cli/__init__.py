@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from os.path import expanduser
 
 from lorair_arch.cli.data import add_data
+from lorair_arch.cli.demo import add_demo
 from lorair_arch.cli.evaluating import add_evaluate
 from lorair_arch.cli.parsing import add_verb, add_verbs, make_parser
 from lorair_arch.cli.plugins import load_plugins
@@ -56,7 +57,7 @@ def lorair(argv: Sequence[str] | None = None) -> int:
         'lorair restore photo.jpg -o restored.png',
     )
     verbs = add_verbs(parser)
-    for add in (add_restore, add_inspect, add_weights, add_convert, add_export, add_evaluate, add_data):
+    for add in (add_restore, add_inspect, add_weights, add_convert, add_export, add_demo, add_evaluate, add_data):
         add(verbs)
     # the default would end the process without removing what it is writing
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from os.path import expanduser
 from pathlib import Path
+
+from lorair_arch.weights import DEFAULT
 
 
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
@@ -31,6 +34,15 @@ def _formatted(examples: str) -> dict:
     lines = examples.splitlines()
     epilog = '\n  '.join(['example:' if len(lines) == 1 else 'examples:', *lines])
     return {'epilog': epilog, 'formatter_class': argparse.RawDescriptionHelpFormatter}
+
+
+def add_networks(verb: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which networks restore, and where."""
+    what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
+    verb.add_argument('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    verb.add_argument('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
+    what = 'of the arithmetic; default: the fastest that the device is good at'
+    verb.add_argument('--precision', choices=('fp32', 'bf16', 'fp16'), help=what)
 
 
 def add_overwrite(verb: argparse.ArgumentParser) -> None:

@@ -9,8 +9,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from lorair_arch.archs import uncollected
-from lorair_arch.cli.parsing import add_overwrite, add_verb
-from lorair_arch.weights import DEFAULT
+from lorair_arch.cli.parsing import add_networks, add_overwrite, add_verb
 
 logger = logging.getLogger('lorair_arch')
 
@@ -27,8 +26,7 @@ def add_restore(verbs) -> None:
     what = "images, folders of images, patterns such as 'photos/*.jpg'"
     add('input', type=expanduser, nargs='+', metavar='INPUT', help=what)
     add('-o', '--output', type=expanduser, required=True, help='where to: a file for one image, or a folder')
-    what = f'files of weights, their folder, or a name (see lorair weights); default: {DEFAULT}'
-    add('--weights', type=expanduser, nargs='+', default=[DEFAULT], metavar='PATH', help=what)
+    add_networks(verb)
     what = (
         'what is wrong with the images; several with weights: rain=0.7,noise=0.3; default: auto, the router finds out'
     )
@@ -37,9 +35,6 @@ def add_restore(verbs) -> None:
     add('--strength', type=float, default=1.0, metavar='X', help=what)
     what = 'restore in tiles of N pixels, which bounds the memory; default: auto, if memory is short'
     add('--tile', default='auto', metavar='N', help=what)
-    add('--device', help='cpu, cuda, cuda:1, ...; default: a GPU if there is one')
-    what = 'of the arithmetic; default: the fastest that the device is good at'
-    add('--precision', choices=('fp32', 'bf16', 'fp16'), help=what)
     what = "of the results; same: each image's own, where it can be written; default: png"
     add('--format', choices=('png', 'jpg', 'webp', 'tif', 'same'), help=what)
     add('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100; default: 95')

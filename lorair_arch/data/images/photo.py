@@ -50,11 +50,11 @@ def photo_of(channels: np.ndarray, notes: tuple[str, ...] = ()) -> Photo:
     return Photo(pixels, channels[..., -1] if count in (2, 4) else None, notes=notes)
 
 
-def check_size(size: tuple[int, int], path: str) -> None:
-    """Raises a DataError if an image of the size (width, height) is larger than any photograph."""
-    if size[0] * size[1] > MAX_PIXELS:
+def check_size(size: tuple[int, int], path: str, most_pixels: int) -> None:
+    """Raises a DataError if an image of the size (width, height) is larger than is to be read."""
+    if size[0] * size[1] > most_pixels:
         raise DataError(
-            f"image '{path}' claims to have {size[0]} x {size[1]} pixels, at most {MAX_PIXELS} are read; cut it into "
+            f"image '{path}' claims to have {size[0]} x {size[1]} pixels, at most {most_pixels} are read; cut it into "
             'parts or remove it'
         )
 

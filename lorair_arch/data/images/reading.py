@@ -13,7 +13,7 @@ from lorair_arch.data.images import photo as colours
 from lorair_arch.data.images.formats import deep_pixels, prepare
 from lorair_arch.data.images.kinds import check_single, check_whole, jpeg_header, kind_of, png_header
 from lorair_arch.data.images.metadata import opened, read_metadata, with_exif
-from lorair_arch.data.images.photo import Photo, check_size, full_range, photo_of
+from lorair_arch.data.images.photo import MAX_PIXELS, Photo, check_size, full_range, photo_of
 from lorair_arch.errors import DataError
 
 
@@ -36,9 +36,9 @@ def read_photo(path: str | PathLike[str]) -> Photo:
     return complete_photo(read_bytes(path), os.fspath(path))
 
 
-def complete_photo(content: bytes | memoryview, path: str) -> Photo:
-    """Decodes an image as `read_photo` reads a file."""
-    photo = decode_photo(content, path)
+def complete_photo(content: bytes | memoryview, path: str, most_pixels: int = MAX_PIXELS) -> Photo:
+    """Decodes an image as `read_photo` reads a file; the arguments are those of `decode_photo`."""
+    photo = decode_photo(content, path, most_pixels)
     icc, exif, orientation, frames = read_metadata(content)
     photo = with_exif(photo.upright(orientation), exif)  # turned first: the EXIF data get its sides
     if frames > 1:
@@ -49,7 +49,7 @@ def complete_photo(content: bytes | memoryview, path: str) -> Photo:
     return photo._replace(icc=icc if photo.icc is None else None)
 
 
-def decode_photo(content: bytes | memoryview, path: str) -> Photo:
+def decode_photo(content: bytes | memoryview, path: str, most_pixels: int = MAX_PIXELS) -> Photo:
     """Decodes an image of any format and colour type; CMYK and Lab become sRGB.
 
     The rotation in EXIF data is ignored: a pair of which one file has lost it must still lie on top of each other. That
@@ -58,6 +58,7 @@ def decode_photo(content: bytes | memoryview, path: str) -> Photo:
     Args:
         content: what is in the file.
         path: its name, for messages; the suffix alone tells some cameras' raw files.
+        most_pixels: that an image may have; asked before they are decoded, as a few bytes can claim gigabytes.
 
     Returns:
         Without EXIF data; `icc` is b'' if the profile of the file does not hold any more, as for CMYK, else None.
@@ -70,7 +71,7 @@ def decode_photo(content: bytes | memoryview, path: str) -> Photo:
         raise DataError(f"image '{path}' is empty; copy it again or remove it")
     kind = kind_of(content, path)
     try:
-        return _DECODERS.get(kind, _decode_other)(content, path)
+        return _DECODERS.get(kind, _decode_other)(content, path, most_pixels)
     except DataError:
         raise
     except MemoryError as error:
@@ -98,31 +99,31 @@ def to_float(image: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _decode_jpeg(content: bytes | memoryview, path: str) -> Photo:
+def _decode_jpeg(content: bytes | memoryview, path: str, most_pixels: int) -> Photo:
     header = jpeg_header(content)
     check_whole(header.whole, path)  # libjpeg fills what is missing with grey, and merely warns
-    check_size(header.size, path)  # before decoding: a few bytes can claim gigabytes
+    check_size(header.size, path, most_pixels)
     # With a frame more, JPEGs are photographs with a preview or what a brighter screen needs, not animations.
     if header.channels == 4:
         return colours.from_pillow(opened(content, ('JPEG',)), path)
     return photo_of(full_range(imagecodecs.jpeg8_decode(content), header.bits, path))
 
 
-def _decode_png(content: bytes | memoryview, path: str) -> Photo:
+def _decode_png(content: bytes | memoryview, path: str, most_pixels: int) -> Photo:
     header = png_header(content)
     check_whole(header.whole, path)
-    check_size(header.size, path)
+    check_size(header.size, path, most_pixels)
     check_single(header.frames, path)
     return photo_of(imagecodecs.png_decode(content))  # not by Pillow, which cuts colours of 16 bits to 8
 
 
-def _decode_tiff(content: bytes | memoryview, path: str) -> Photo:
+def _decode_tiff(content: bytes | memoryview, path: str, most_pixels: int) -> Photo:
     from lorair_arch.data.images.tiff import decode_tiff  # its library takes 0.1 s to import
 
-    return decode_tiff(content, path)
+    return decode_tiff(content, path, most_pixels)
 
 
-def _decode_other(content: bytes | memoryview, path: str) -> Photo:
+def _decode_other(content: bytes | memoryview, path: str, most_pixels: int) -> Photo:
     kind = kind_of(content, path)
     prepare(kind, path)
     if kind == 'WEBP':
@@ -130,7 +131,7 @@ def _decode_other(content: bytes | memoryview, path: str) -> Photo:
         check_whole(8 + int.from_bytes(content[4:8], 'little') <= len(content), path)
     # one format alone: others of Pillow's run programs (EPS); a TGA has no beginning to know it by
     with opened(content, (kind or 'TGA',)) as image:
-        check_size(image.size, path)
+        check_size(image.size, path, most_pixels)
         check_single(getattr(image, 'n_frames', 1), path)
         deep = deep_pixels(image, content, path)
         return colours.from_pillow(image, path) if deep is None else photo_of(deep)

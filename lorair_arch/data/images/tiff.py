@@ -31,11 +31,11 @@ _FAX = (COMPRESSION.CCITTRLE, COMPRESSION.CCITT_T4, COMPRESSION.CCITT_T6)
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
 
-def decode_tiff(content: bytes | memoryview, path: str) -> Photo:
+def decode_tiff(content: bytes | memoryview, path: str, most_pixels: int) -> Photo:
     """Decodes a TIFF file of one image, upright; see `reading.decode_photo`."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = _only_page(file, path)
-        check_size((page.imagewidth, page.imagelength), path)
+        check_size((page.imagewidth, page.imagelength), path, most_pixels)
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts))
         check_whole(min(page.databytecounts, default=0) > 0 and max(ends) <= len(content), path)
         tag = page.tags.get(_ORIENTATION)
