@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lorair_arch.archs import uncollected
 from lorair_arch.cli.parsing import add_networks, add_overwrite, add_verb
+from lorair_arch.weights import DEFAULT
 
 logger = logging.getLogger('lorair_arch')
 

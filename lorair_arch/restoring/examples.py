@@ -13,12 +13,13 @@ from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import decode_image, to_float
 from lorair_arch.data.images.writing import write_photo
 
-_EXAMPLES = {
-    'noise': ('chelsea.png', {'type': 'noise', 'sigma': 30}),
-    'rain': ('coffee.png', {'type': 'rain', 'density': 0.006, 'intensity': 0.6}),
-    'haze': ('motorcycle_left.png', {'type': 'haze', 'beta': 1.2, 'airlight': 0.9}),
-    'lowlight': ('astronaut.png', {'type': 'lowlight', 'gamma': 2, 'beta': 0.6, 'sigma': 2}),
-    'jpeg': ('rocket.jpg', {'type': 'jpeg', 'quality': 12}),
+EXAMPLES = {
+    'blur': ('motorcycle_right.png', {'type': 'blur', 'sigma': 1.5}),
+    'haze': ('rocket.jpg', {'type': 'haze', 'beta': 1.2, 'airlight': 0.85}),
+    'jpeg': ('chelsea.png', {'type': 'jpeg', 'quality': 12}),
+    'lowlight': ('motorcycle_left.png', {'type': 'lowlight', 'gamma': 2, 'beta': 0.6, 'sigma': 2}),
+    'noise': ('coffee.png', {'type': 'noise', 'sigma': 35}),
+    'rain': ('chelsea.png', {'type': 'rain', 'density': 0.005, 'intensity': [0.4, 0.5], 'angle': [70, 75]}),
 }
 
 
@@ -32,8 +33,8 @@ def write_examples(folder: Path, degradations: Collection[str]) -> list[Path]:
     Raises:
         OutputError: They cannot be written.
     """
-    known = [name for name in _EXAMPLES if name in degradations]
-    return [_write(folder / f'{name}.png', *_EXAMPLES[name]) for name in known or _EXAMPLES]
+    known = [name for name in EXAMPLES if name in degradations]
+    return [_write(folder / f'{name}.png', *EXAMPLES[name]) for name in known or EXAMPLES]
 
 
 def _write(path: Path, photo: str, degrade: dict) -> Path:

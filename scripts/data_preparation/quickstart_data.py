@@ -21,11 +21,10 @@ import skimage
 from tqdm import tqdm
 
 from lorair_arch.data.degradations import build_degradation
-from lorair_arch.data.images.photo import Photo
 from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
-from lorair_arch.data.images.writing import write_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError
+from lorair_arch.restoring.examples import EXAMPLES, write_examples
 
 PHOTOS = {
     'train': [
@@ -40,15 +39,6 @@ DEGRADATIONS = {
     'rain': {'type': 'rain', 'density': [0.003, 0.006], 'intensity': [0.6, 0.9]},
     'haze': {'type': 'haze', 'beta': [0.8, 1.4], 'airlight': [0.7, 1]},
     'lowlight': {'type': 'lowlight', 'gamma': [2, 3], 'beta': [0.5, 0.8], 'sigma': [0, 5]},
-}
-# Whole photographs, degraded as real ones may be: to be restored by lorair-tiny, which has seen none of them.
-RESTORED = {
-    'blur': ('motorcycle_right.png', {'type': 'blur', 'sigma': 1.5}),
-    'haze': ('rocket.jpg', {'type': 'haze', 'beta': 1.2, 'airlight': 0.85}),
-    'jpeg': ('chelsea.png', {'type': 'jpeg', 'quality': 12}),
-    'lowlight': ('motorcycle_left.png', {'type': 'lowlight', 'gamma': 2, 'beta': 0.6, 'sigma': 2}),
-    'noise': ('coffee.png', {'type': 'noise', 'sigma': 35}),
-    'rain': ('chelsea.png', {'type': 'rain', 'density': 0.005, 'intensity': [0.4, 0.5], 'angle': [70, 75]}),
 }
 # Each training photograph is there at several sizes, each time degraded anew.
 SCALES = (1, 0.9, 0.75, 0.6)
@@ -76,7 +66,7 @@ def make_quickstart_data(out: Path, size: int) -> bool:
         {
             'photos': PHOTOS,
             'degradations': DEGRADATIONS,
-            'restored': RESTORED,
+            'examples': EXAMPLES,
             'scales': SCALES,
             'recoloured': RECOLOURED,
             'size': size,
@@ -111,10 +101,7 @@ def make_quickstart_data(out: Path, size: int) -> bool:
     with LmdbWriter(str(clean)) as lmdb:
         for key, image in recoloured_images(size):
             lmdb.put(key, image)
-    for number, (name, (photo, degrade)) in enumerate(RESTORED.items()):
-        rng = np.random.default_rng([SEED, number])
-        image = build_degradation(degrade)(to_float(shrink(read_photo(photo), size)), rng)
-        write_photo(out / f'photos/{name}.png', Photo(np.rint(image * 255).astype(np.uint8)))
+    write_examples(out / 'photos', EXAMPLES)
     stamp_file.write_text(stamp)
     return True
 
