@@ -25,8 +25,8 @@ from tests.miniature import write_data, write_weights  # noqa: E402
 
 # Where BasicSR cannot be built, on Python 3.13 and newer, all that does not train is tested.
 WITHOUT_BASICSR = """
-    bundle checkpoint convert data_degradations data_images evaluate experts export files hub hub_downloads image_files
-    image_metadata image_tiff memory official outputs published restore_files restore_formats restore_inputs
+    bundle checkpoint convert data_degradations data_images demo evaluate experts export files hub hub_downloads
+    image_files image_metadata image_tiff memory official outputs published restore_files restore_formats restore_inputs
     restore_killed restore_ray restore_report restore_run restorer restorer_kinds router tiling
 """.split()  # noqa: SIM905
 if not find_spec('basicsr'):
