@@ -42,7 +42,7 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'demo': ['gradio>=6,<7'],  # holds others back: where versions are pinned, it has constraints-demo.txt
+        'demo': ['gradio>=6.31,<7'],  # it holds Pillow back: where versions are pinned, it has constraints-demo.txt
         'dev': ['hypothesis', 'playwright>=1.50', 'pytest>=8', 'pytest-xdist', 'ruff'],
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests

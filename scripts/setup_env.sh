@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository, with exactly the versions of constraints.txt; at once when it is there already.
+# Makes .venv in the repository, with exactly the versions of constraints.txt; at once when it is there already. In
+# .venv/demo is Gradio, which wants an older Pillow; all else it has from .venv.
 #
 # PYTHON=python3.12 chooses the interpreter. pip's own settings choose the build of PyTorch, such as
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu for the small one without CUDA.
@@ -7,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stamp=.venv/complete
-wanted="$PWD $(cat constraints.txt setup.py scripts/setup_env.sh | cksum)"
+wanted="$PWD $(cat constraints*.txt setup.py scripts/setup_env.sh | cksum)"
 if [[ -x .venv/bin/python && -f $stamp && "$(cat $stamp)" == "$wanted" ]]; then
     exit 0
 fi
@@ -32,7 +33,19 @@ install() {
         "${pip[@]}" torch setuptools wheel cython numpy &&
         "${pip[@]}" torchvision &&
         "${pip[@]}" --no-build-isolation -e '.[dev,heif,jxl,lpips,onnx,ray,spandrel]' &&
-        .venv/bin/basicsr --help
+        .venv/bin/basicsr --help &&
+        install_demo
+}
+
+install_demo() {
+    # without a pip of its own: that of .venv is there like all the rest
+    "$python" -m venv --without-pip .venv/demo &&
+        echo "import site; site.addsitedir('$(packages .venv)')" >"$(packages .venv/demo)/venv.pth" &&
+        .venv/demo/bin/python -m pip install --disable-pip-version-check -c constraints-demo.txt gradio
+}
+
+packages() {
+    "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 }
 
 echo "Installing into .venv (once; a few minutes) ..."

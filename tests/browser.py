@@ -28,7 +28,11 @@ def browser() -> Iterator:
 
 
 class Visitor:
-    """A page in a browser of its own, and what went wrong in it.
+    """A page, and what went wrong in it.
+
+    Args:
+        browser: Chromium. All visitors with screens of the same width share what it has loaded: that takes seconds.
+        width: Of the screen, in pixels.
 
     Attributes:
         page: Playwright's.
@@ -37,8 +41,11 @@ class Visitor:
     """
 
     def __init__(self, browser, width: int = 1280) -> None:
-        self.context = browser.new_context(viewport={'width': width, 'height': 812}, has_touch=width < 500)
-        self.page = self.context.new_page()
+        screen = {'width': width, 'height': 812}
+        contexts = {context.pages[0].viewport_size['width']: context for context in browser.contexts}
+        context = contexts.get(width) or browser.new_context(viewport=screen, has_touch=width < 500)
+        context.pages or context.new_page()  # which stays, and the context with it
+        self.page = context.new_page()
         self.page.set_default_timeout(60_000)  # machines may be busy
         self.errors: list[str] = []
         self.outside: list[str] = []

@@ -26,7 +26,7 @@ from tests.zoo import load, zoo  # noqa: E402, F401  fixtures
 
 # Where BasicSR cannot be built, on Python 3.13 and newer, all that does not train is tested.
 WITHOUT_BASICSR = """
-    bundle checkpoint convert data_degradations data_images evaluate experts export files hub hub_downloads
+    bundle checkpoint convert data_degradations data_images demo evaluate experts export files hub hub_downloads
     image_files image_metadata image_tiff memory official output_obstacles outputs protocols published restore_files
     restore_formats restore_inputs restore_killed restore_ray restore_report restore_run restorer restorer_kinds
     router statistics tiling

@@ -91,7 +91,7 @@ def visit(server, browser):  # noqa: F811
 
     yield visit
     for visitor in visitors:
-        visitor.context.close()
+        visitor.page.close()
 
 
 def drop(visitor: Visitor, path: Path) -> str:
@@ -267,7 +267,7 @@ def test_the_report_of_a_folder(browser, weights, tmp_path, width):  # noqa: F81
     visitor.page.mouse.up()
     assert abs(float(pair.evaluate("one => parseFloat(one.style.getPropertyValue('--x'))")) - 25) < 2
     visitor.check()
-    visitor.context.close()
+    visitor.page.close()
 
 
 def test_results_are_those_of_the_command(weights, tmp_path):
