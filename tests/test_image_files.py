@@ -227,6 +227,14 @@ def test_the_sentence(content, message):
         decode_photo(content, 'x')
 
 
+@pytest.mark.parametrize('file_format', ['PNG', 'JPEG', 'TIFF', 'WEBP'])
+def test_as_many_pixels_as_are_wanted(file_format):
+    content, count = saved(RGB, file_format), RGB.shape[0] * RGB.shape[1]
+    assert complete_photo(content, 'x', count).pixels.shape == RGB.shape
+    with pytest.raises(DataError, match=rf"^image 'x' claims to have \d+ x \d+ pixels, at most {count - 1} are read"):
+        complete_photo(content, 'x', count - 1)
+
+
 def test_the_suffix_tells_a_raw_file():
     for name in ('a/b.NEF', 'b.dng', 'c.arw'):
         with pytest.raises(DataError, match='raw file, in which only a preview can be read here; develop it to a TIFF'):

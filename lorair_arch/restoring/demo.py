@@ -35,7 +35,7 @@ _CSS = """
 #message .html-container { padding: 0; }
 #message p { margin: 0; overflow-wrap: anywhere; }
 #message .bad { color: var(--error-text-color); font-weight: 600; }
-@media (max-width: 700px) { #result { min-height: 100vh; } }
+@media (max-width: 700px) { #result { min-height: 100vh; scroll-margin-top: 4rem; } }
 """
 # On phones the result is below what was touched, and as tall as the screen, so that it can be scrolled to the top
 # before its pictures are there.
@@ -175,7 +175,7 @@ def make_page(gradio: ModuleType, restorer: Restorer, about: str, folder: Path) 
                 download = gr.DownloadButton('Download the result (PNG)', interactive=False)
                 seen = gr.Label(label='What the router saw', show_heading=False)
                 gr.Markdown(f'Weights: {about}')
-        samples.click(lambda number: examples[number], samples, photo, api_visibility='private')
+        samples.click(lambda number: examples[number], samples, photo, queue=False, api_visibility='private')
         gr.on(
             [photo.change, chosen.input, strength.release, button.click],
             restore,
