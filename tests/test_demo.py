@@ -178,8 +178,8 @@ def test_experts_and_strength_by_hand(visit, weights, tmp_path):
 def test_an_example(visit, tmp_path):
     visitor = visit()
     visitor.page.locator('.gallery-item').first.click()
-    assert visitor.page.locator('#message p').inner_text().startswith('451 × 300 pixels')
-    assert download(visitor, tmp_path).name == 'noise_restored.png'
+    assert visitor.page.locator('#message p').inner_text().startswith('640 × 427 pixels')
+    assert download(visitor, tmp_path).name == 'haze_restored.png'
     visitor.check()
 
 
