@@ -17,6 +17,8 @@ def outcome(name: str, iteration: int = 8) -> dict[str, Any]:
     logged = re.findall(r'iter: +([\d,]+), lr:\((\S+),\)\] .*\)\] (.*)', text)
     contents = {file.name: torch.load(file, weights_only=True) for file in files}
     contents[files[0].name].pop('options', None)  # such as the number of workers, which is to make no difference
+    for content in contents.values():
+        content.get('lorair', {}).pop('training', None)  # the name of the training
     return {'logged': sorted(set(logged)), **contents}
 
 

@@ -91,7 +91,7 @@ class StageModel(Validated, BaseModel):
         state_dict, description = weights_for(kind_of(bare.state_dict()), load_path, param_key)
         mistake = other_classes(description, names)
         left_out = []
-        if begins:
+        if begins and kind_of(state_dict) != 'experts':
             self.before = description.get('training') or []
             own = bare.state_dict()
             left_out = [key for key in state_dict if _OF_CLASSES.fullmatch(key) and (mistake or key not in own)]

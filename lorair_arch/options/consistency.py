@@ -54,10 +54,13 @@ def check_classes(opt: dict[str, Any], is_train: bool, made_before: Collection[s
     path = opt.get('path') or {}
     begins = 'pretrain_network_router' if opt['model_type'] == ROUTER else 'pretrain_network_g'
     for key in ('pretrain_network_router', 'pretrain_network_g', 'pretrain_network_experts'):
-        if path.get(key) and not (is_train and key == begins) and trained_by(path[key]) not in made_before:
-            what = other_classes(read_description(os.path.expanduser(path[key])), opt.get('degradations'))
-            if what:
-                report(f'path.{key}', f'found {show(path[key])}, which {what}')
+        if not path.get(key) or trained_by(path[key]) in made_before:
+            continue
+        description = read_description(os.path.expanduser(path[key]))
+        whole = description.get('kind') != 'experts'
+        what = other_classes(description, opt.get('degradations'))
+        if what and not (is_train and key == begins and whole):
+            report(f'path.{key}', f'found {show(path[key])}, which {what}')
 
 
 def _named_files(opt: dict[str, Any]) -> Iterator[tuple[str, str]]:

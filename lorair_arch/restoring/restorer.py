@@ -76,7 +76,8 @@ class Restorer:
         try:
             self.device = torch.device(device_name() if device is None else device)
             self.router, self.net = (module.eval().to(self.device) for module in (router, net))
-            torch.zeros(1, device=self.device).item()  # some devices of PyTorch have no numbers
+            if device is not None:
+                torch.zeros(1, device=self.device).item()  # some devices of PyTorch have no numbers
         except (RuntimeError, AssertionError) as error:  # the latter from a build of PyTorch without CUDA
             raise OptionsError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
         self.names = list(names)
