@@ -133,6 +133,7 @@ def _column(value: Any) -> np.ndarray:
 def _connected(address: str) -> Any:
     """Starts a cluster of this machine, or joins one; gives Ray, which is silent from there on."""
     os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')
+    os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0')  # a thread that is late must not start Ray after its end
     os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')  # the way of Ray's next version, without a warning
     try:
         import ray
