@@ -33,7 +33,9 @@ from tests.photos import photo, write
 # The queue is shorter than the real one, so that it can be filled.
 WAITING = 10
 SERVER = f"""
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background have inherited as ignored
 from lorair_arch.restoring import demo
 demo.WAITING = {WAITING}
 from lorair_arch.cli import lorair
