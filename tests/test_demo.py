@@ -25,7 +25,6 @@ from lorair_arch.restoring.examples import write_examples
 from lorair_arch.restoring.marks import is_marked
 from tests import tiny
 from tests.browser import Visitor, browser  # noqa: F401  a fixture
-from tests.conftest import loggers_of_a_module  # noqa: F401
 from tests.miniature import REPO
 from tests.odd_images import png, saved
 from tests.photos import photo, write

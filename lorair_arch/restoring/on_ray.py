@@ -58,22 +58,22 @@ def run_on_ray(
             an OutputError: a file cannot be written.
     """
     ray = _connected(address)
-    try:
-        actors, cores, gpus = _shares(ray, device)
-        items = [{'index': i, 'job': _absolute(job)} for i, job in enumerate(jobs)]
-        at_once = 1 if settings.overwrite else max(1, min(_AT_ONCE, len(items) // (2 * actors)))
-        rows = iter(
-            ray.data.from_items(items, override_num_blocks=-(-len(items) // at_once))
-            .map_batches(
-                _Actor,
-                batch_size=None,  # a block
-                fn_constructor_args=(_absolute_paths(weights), settings, device, precision, pictures),
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-                num_cpus=cores,
-                num_gpus=gpus,
-            )
-            .iter_rows()
+    actors, cores, gpus = _shares(ray, device)
+    items = [{'index': i, 'job': _absolute(job)} for i, job in enumerate(jobs)]
+    at_once = 1 if settings.overwrite else max(1, min(_AT_ONCE, len(items) // (2 * actors)))
+    rows = iter(
+        ray.data.from_items(items, override_num_blocks=-(-len(items) // at_once))
+        .map_batches(
+            _Actor,
+            batch_size=None,  # a block
+            fn_constructor_args=(_absolute_paths(weights), settings, device, precision, pictures),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+            num_cpus=cores,
+            num_gpus=gpus,
         )
+        .iter_rows()
+    )
+    try:
         while (row := stop.at_once(lambda: next(rows, None))) is not None:
             outcome = row['outcome']
             if isinstance(outcome, LoRAIRError):
@@ -83,7 +83,12 @@ def run_on_ray(
                 outcome.error = outcome.error.replace(str(there.source), str(outcome.job.source))
             yield outcome
     finally:
-        ray.shutdown()
+        # Ray first: it lets the actors end, whereas Ray Data would kill them while they write. What Ray Data then asks
+        # of Ray, in vain, is of no interest.
+        logging.getLogger('ray.data').setLevel(logging.CRITICAL)
+        with _silent_stderr():
+            ray.shutdown()
+            rows.close()
 
 
 class _Actor:
