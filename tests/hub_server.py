@@ -175,15 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.damage:
             content = bytes([content[0] ^ 1]) + content[1:]
         start = int((re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range') or '') or [0, 0])[1])
+        end = len(content) if self.server.limit is None else max(start, self.server.limit)
+        self.server.sent.append((start, len(content[start:end])))  # before a client can have got it, and gone
         self.send_response(206 if start else 200)
         self.send_header('Content-Length', str(len(content) - start))
         if start:
             self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
         self.end_headers()
-        end = len(content) if self.server.limit is None else max(start, self.server.limit)
         self.wfile.write(content[start:end])
         self.wfile.flush()
-        self.server.sent.append((start, len(content[start:end])))
         if end < len(content):
             if self.server.stall:
                 self.server.released.wait()
