@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lorair_arch import Restorer
 from lorair_arch.errors import CheckpointError, DataError, LoRAIRError
 from lorair_arch.metrics.statistics import interval
-from zoo_sets import OpenSet, Sample, all_sets
+from zoo_sets import Sample, all_sets, check_data, opened
 
 _WAYS = ('input', 'no experts', 'by the router', 'the right one', 'a wrong one')
 _BEST = 60.0  # dB that an image counts at most, else one that is hardly changed would decide a mean
@@ -55,19 +55,18 @@ def _psnr(image: np.ndarray, gt: np.ndarray) -> float:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and prints."""
+    check_data(args.data, args.limit)
     restorer = Restorer.from_pretrained(args.weights)
     if not restorer.net.num_experts:
         raise CheckpointError(f'{" ".join(args.weights)} has no experts: there is nothing to compare')
     plain, values = without_experts(restorer), defaultdict(list)
-    sets = {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
-    for name, image_set in sets.items():
-        if image_set.troubles[0] not in restorer.names:
-            continue
-        images = OpenSet(image_set, args.data, args.limit)
-        for number in tqdm(range(len(images)), desc=name, unit='image', leave=False):
-            values[name].append(measure(images[number], image_set.troubles[0], number, restorer, plain))
-    if not values:
+    alone = {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
+    sets = {name: s for name, s in alone.items() if s.troubles[0] in restorer.names}
+    if not sets:
         raise DataError(f'{" ".join(args.weights)} knows none of the degradations of the sets')
+    for name, images in opened(sets, args.data, args.limit):
+        for number in tqdm(range(len(images)), desc=name, unit='image', leave=False):
+            values[name].append(measure(images[number], images.set.troubles[0], number, restorer, plain))
     rows = [[name, len(of_set), *np.mean(of_set, 0)] for name, of_set in values.items()]
     rows.append(['mean', sum(map(len, values.values())), *np.mean([row[2:] for row in rows], 0)])
     sys.stdout.write(tabulate(rows, ['set', 'images', *_WAYS], floatfmt='.2f', tablefmt='github') + '\n\n')

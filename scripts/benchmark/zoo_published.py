@@ -24,12 +24,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from lorair_arch import Restorer
-from lorair_arch.errors import DataError, LoRAIRError, OptionsError
+from lorair_arch.errors import LoRAIRError, OptionsError
 from lorair_arch.metrics import published, statistics
 from lorair_arch.metrics.measuring import mean, measure, what_is_left_out
 from lorair_arch.metrics.protocols import PROTOCOLS
 from lorair_arch.weights import DEFAULT
-from zoo_sets import LAYOUT, OpenSet, all_sets, check_data, sets_of
+from zoo_sets import OpenSet, all_sets, check_data, opened, sets_of
 
 # The benchmarks of each set, by their names in published.yml; those of a set have one protocol.
 BENCHMARKS = {
@@ -65,22 +65,11 @@ def _run(args: argparse.Namespace) -> None:
     for name, image_set in sets.items():
         if not image_set.paired:
             raise OptionsError(f'--only: {name} has no ground truth to measure by')
-    if args.limit is not None and args.limit < 1:
-        raise OptionsError(f'--limit is {args.limit}, but at least one image must be measured')
-    check_data(args.data)
+    check_data(args.data, args.limit)
     restorer = Restorer.from_pretrained(args.weights)
-    found = 0
-    for name, image_set in sets.items():
-        try:
-            images = OpenSet(image_set, args.data, args.limit)
-        except DataError as error:
-            tqdm.write(f'skipped {name}: {error}', file=sys.stderr)
-            continue
-        found += 1
+    for _, images in opened(sets, args.data, args.limit):
         sys.stdout.write('\n'.join(_section(images, restorer, Path(args.weights[0]).name)) + '\n\n')
         sys.stdout.flush()
-    if not found:
-        raise DataError(f"--data: none of the sets is in '{args.data}'; {LAYOUT}")
 
 
 def _section(images: OpenSet, restorer: Restorer, weights: str) -> Iterator[str]:

@@ -35,11 +35,11 @@ from tqdm import tqdm
 
 from classical import Peer, check_installed, peers_of
 from lorair_arch import Restorer
-from lorair_arch.errors import DataError, LoRAIRError, OptionsError
+from lorair_arch.errors import LoRAIRError, OptionsError
 from lorair_arch.weights import DEFAULT
 from measures import describe_machine, peak_allocation
 from zoo_file import ResultsFile, row, title
-from zoo_sets import LAYOUT, SEED, ImageSet, OpenSet, Sample, all_sets, check_data, sets_of
+from zoo_sets import SEED, ImageSet, OpenSet, Sample, all_sets, check_data, opened, sets_of
 from zoo_sheets import draw_sheet
 
 
@@ -76,14 +76,8 @@ def _run(args: argparse.Namespace) -> None:
     ours = None if args.no_ours else Ours(args.weights)
     about = {'seed': SEED, 'limit': args.limit, 'machine': describe_machine('cpu' if ours is None else ours.device)}
     sys.stdout.write(title(about | (ours.about if ours else {})))
-    found = 0
-    for name, image_set in sets.items():
-        try:
-            images = OpenSet(image_set, args.data, args.limit)
-        except DataError as error:
-            tqdm.write(f'skipped {name}: {error}', file=sys.stderr)
-            continue
-        found += 1
+    for name, images in opened(sets, args.data, args.limit):
+        image_set = images.set
         if image_set.paired:
             records = [
                 _measure(sample, image_set, peers[name], ours, results)
@@ -95,8 +89,6 @@ def _run(args: argparse.Namespace) -> None:
             sys.stdout.flush()
         if args.sheets:
             draw_sheet(images, results.sets.get(name), peers[name], ours.restorer, args.sheets)
-    if not found:
-        raise DataError(f"--data: none of the sets is in '{args.data}'; {LAYOUT}")
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
@@ -106,12 +98,10 @@ def _chosen(args: argparse.Namespace) -> dict[str, ImageSet]:
     for name in names:
         if not sets[name].paired and not args.sheets:
             raise OptionsError(f'--only: {name} has no ground truth to measure by; add --sheets FOLDER to look at it')
-    if args.limit is not None and args.limit < 1:
-        raise OptionsError(f'--limit is {args.limit}, but at least one image must be measured')
     if args.no_ours and (args.no_peers or args.sheets):
         other = '--no-peers, and nothing is left to measure' if args.no_peers else '--sheets, which shows ours'
         raise OptionsError(f'--no-ours goes not with {other}')
-    check_data(args.data)
+    check_data(args.data, args.limit)
     return sets
 
 

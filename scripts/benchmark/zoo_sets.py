@@ -21,8 +21,9 @@ draw is a function of (SEED, set, index of the image).
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from lorair_arch.data.degradations import build_degradation
 from lorair_arch.data.images.reading import to_float
@@ -144,8 +146,10 @@ def sets_of(names: Iterable[str]) -> dict[str, ImageSet]:
     return {name: sets[name] for name in names}
 
 
-def check_data(root: Path) -> None:
-    """Raises DataError where the folder of the data is none."""
+def check_data(root: Path, limit: int | None) -> None:
+    """Raises a DataError where the folder of the data is none, an OptionsError where no image would be measured."""
+    if limit is not None and limit < 1:
+        raise OptionsError(f'--limit is {limit}, but at least one image must be measured')
     if not root.is_dir():
         raise DataError(f"--data: '{root}' is no folder; {LAYOUT}")
 
@@ -210,6 +214,25 @@ def _kernels(file: Path) -> list[np.ndarray]:
     except (OSError, KeyError) as error:
         raise DataError(f"cannot read kernels from '{file}': {error}") from error
     return [(kernel / kernel.sum()).astype(np.float32) for kernel in kernels]
+
+
+def opened(sets: Mapping[str, ImageSet], root: Path, limit: int | None = None) -> Iterator[tuple[str, OpenSet]]:
+    """Opens one set after the other; those that are not there are skipped and said.
+
+    Raises:
+        DataError: None of them is there.
+    """
+    found = False
+    for name, image_set in sets.items():
+        try:
+            images = OpenSet(image_set, root, limit)
+        except DataError as error:
+            tqdm.write(f'skipped {name}: {error}', file=sys.stderr)
+            continue
+        found = True
+        yield name, images
+    if not found:
+        raise DataError(f"--data: none of the sets is in '{root}'; {LAYOUT}")
 
 
 def _made(name: str, folder: str, trouble: str, degrade: Any, grey: bool = False) -> ImageSet:
