@@ -9,7 +9,12 @@ import numpy as np
 from PIL import Image
 
 from lorair_arch import cli
+from lorair_arch.restoring.folders import restore_paths
 from tests.photos import photo
+
+
+def restore(source, output, **more):
+    restore_paths(source, output, 'weights', **more)
 
 
 def make(*names):

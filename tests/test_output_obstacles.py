@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorair_arch.errors import DataError, OutputError
-from lorair_arch.restoring.folders import restore_paths
-from tests.runs import check_inverted, files, make
+from tests.runs import check_inverted, files, make, restore
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +20,6 @@ def restorer(inverting):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def restore(source, output, **more):
-    restore_paths(source, output, 'weights', **more)
 
 
 def obstacle(kind):

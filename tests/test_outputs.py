@@ -13,9 +13,8 @@ import pytest
 from lorair_arch import cli
 from lorair_arch.errors import OutputError
 from lorair_arch.restoring import run
-from lorair_arch.restoring.folders import restore_paths
 from lorair_arch.restoring.marks import is_marked
-from tests.runs import check_inverted, contents, files, make, pixels
+from tests.runs import check_inverted, contents, files, make, pixels, restore
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +26,6 @@ def restorer(inverting):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def restore(source, output, **more):
-    restore_paths(source, output, 'weights', **more)
 
 
 # every image gets a result of its own

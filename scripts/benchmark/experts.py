@@ -49,8 +49,9 @@ def measure(sample: Sample, truth: str, number: int, restorer: Restorer, plain: 
 
 
 def _psnr(image: np.ndarray, gt: np.ndarray) -> float:
-    error = np.square(image.astype(np.float64) - gt).mean()
-    return min(_BEST, 10 * np.log10(255**2 / max(error, 1e-9)))
+    from basicsr.metrics.psnr_ssim import calculate_psnr  # after lorair_arch, which mends its imports
+
+    return min(_BEST, float(calculate_psnr(image, gt, crop_border=0)))
 
 
 def run(args: argparse.Namespace) -> None:
