@@ -43,7 +43,7 @@ setup(
     ],
     extras_require={
         'demo': ['gradio>=6.31,<7'],  # it holds Pillow back: where versions are pinned, it has constraints-demo.txt
-        'dev': ['hypothesis', 'playwright>=1.50', 'pytest>=8', 'pytest-xdist', 'ruff'],
+        'dev': ['hypothesis', 'matplotlib>=3.9', 'playwright>=1.50', 'pytest>=8', 'pytest-xdist', 'ruff'],
         'heif': ['pillow-heif>=1.1'],  # photographs of iPhones
         'lpips': ['torchmetrics>=1.4'],  # LPIPS in evaluations and tests
         'jxl': ['pillow-jxl-plugin>=1.3.4'],

@@ -39,7 +39,7 @@ for split, names in {'train': ('coffee.png', 'motorcycle_left.png'), 'val': ('ro
     Path(split).mkdir()
     for name in names:
         photo = Image.open(photos / name).convert('RGB')
-        photo.thumbnail((300, 300))
+        photo.thumbnail((520, 520) if split == 'train' else (300, 300))  # crops of 128 pixels fit into half of it
         photo.save(Path(split) / name)
 PYTHON
     train=train val=val

@@ -45,10 +45,11 @@ def measure(sample: Sample, truth: str, number: int, restorer: Restorer, plain: 
         restorer(sample.lq, truth),
         restorer(sample.lq, others[number % len(others)]),
     )
-    return [_psnr(image, sample.gt) for image in images]
+    return [psnr(image, sample.gt) for image in images]
 
 
-def _psnr(image: np.ndarray, gt: np.ndarray) -> float:
+def psnr(image: np.ndarray, gt: np.ndarray) -> float:
+    """Gives BasicSR's PSNR of two images in dB, `_BEST` at most."""
     from basicsr.metrics.psnr_ssim import calculate_psnr  # after lorair_arch, which mends its imports
 
     return min(_BEST, float(calculate_psnr(image, gt, crop_border=0)))

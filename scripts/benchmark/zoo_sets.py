@@ -52,6 +52,11 @@ _VAL = {
     'lowlight': {'type': 'lowlight', 'gamma': [1.4, 2.6], 'beta': [0.3, 1], 'sigma': [0, 4]},
     'jpeg': {'type': 'jpeg', 'quality': [10, 40]},
 }
+# Blur that moves nothing; `val_blur` is shaken.
+_STILL = {
+    'gaussian_blur': {'type': 'blur', 'sigma': [0.6, 2.5]},
+    'defocus_blur': {'type': 'defocus', 'radius': [1, 4]},
+}
 # As in its training; what came first stands first.
 _RAINY_HAZE = (
     {'type': 'haze', 'beta': [0.4, 2], 'airlight': [0.4, 0.9]},
@@ -113,6 +118,7 @@ def all_sets() -> dict[str, ImageSet]:
         for q in (10, 20, 40)
     ]
     val = [_made(f'val_{trouble}', 'clean/val', trouble, degrade) for trouble, degrade in _VAL.items()]
+    val += [_made(name, 'clean/val', 'blur', degrade) for name, degrade in _STILL.items()]
     pairs = [ImageSet(f'val_{"+".join(names)}', 'clean/val', names, degrade) for names, degrade in _PAIRS.items()]
     sets = (
         *noise,

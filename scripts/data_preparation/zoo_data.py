@@ -2,8 +2,10 @@
 
     python scripts/data_preparation/zoo_data.py --train BSDS500/train --val BSDS500/val
 
-makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are, and datasets/zoo/val_few.txt, the
-validation photographs for use during training. They are degraded on the fly, so nothing else is needed.
+makes datasets/zoo/train.lmdb and datasets/zoo/val.lmdb, the photographs as they are; datasets/zoo/half.lmdb, those to
+train on at half their size, so that a crop shows more of a scene (haze and darkness are told from clear grey and dark
+things by that alone); and datasets/zoo/val_few.txt, the validation photographs for use during training. They are
+degraded on the fly, so nothing else is needed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from lorair_arch.data.lmdb_writer import LmdbWriter
@@ -21,10 +24,10 @@ EVERY = 4  # a restorer takes seconds for each validation photograph
 
 
 def make_zoo_data(train: str, val: str, out: Path) -> None:
-    """Writes the two LMDBs and the list.
+    """Writes the three LMDBs and the list.
 
     Args:
-        train: a folder of photographs, at least 96 pixels wide and high.
+        train: a folder of photographs, at least 256 pixels wide and high: crops of fine-tuning have 128.
         val: another folder; a photograph that is in both is refused.
         out: the folder of the LMDBs.
 
@@ -39,10 +42,14 @@ def make_zoo_data(train: str, val: str, out: Path) -> None:
                 before = seen.setdefault(bytes(content), store.path(key))
             if before != store.path(key):
                 raise DataError(f"'{before}' and '{store.path(key)}' are the same photograph: remove one of them")
-    for name, store in stores.items():
+    for name, store, scale in (('train', stores['train'], 1), ('half', stores['train'], 2), ('val', stores['val'], 1)):
         with LmdbWriter(f'{out}/{name}.lmdb', compressed=False) as lmdb:
             for key in tqdm(store.keys, unit='photo', desc=name):
-                lmdb.put(key.replace('.', '_'), store.load(key))
+                image = store.load(key)
+                if scale > 1:
+                    size = image.shape[1] // scale, image.shape[0] // scale
+                    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+                lmdb.put(key.replace('.', '_'), image)
     few = [f'{key.replace(".", "_")}.png\n' for key in stores['val'].keys[::EVERY]]
     (out / 'val_few.txt').write_text(''.join(few), encoding='utf-8')
 
