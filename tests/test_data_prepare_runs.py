@@ -27,9 +27,10 @@ NAMES = tuple(f'{i:02}' for i in range(40))
 # Prepares, and is killed while it reads the pair whose number is given; every image is on the disk at once.
 KILLED = """
 import os, signal, sys
-from lorair_arch.data.prepare import prepare as module, reading
+from lorair_arch.data import parallel
+from lorair_arch.data.prepare import prepare as module
 
-read, module._BATCH, reading._AHEAD, reading._MAX_THREADS = module.read_image, (0, 0.0), (0, 0), 2
+read, module._BATCH, parallel._AHEAD, parallel._MAX_THREADS = module.read_image, (0, 0.0), (0, 0), 2
 left = int(sys.argv[1])
 def count(files, name):
     global left
