@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_gives_the_same_table(ablations, trainings):
     assert len(results['results']['prior']['0']) == 7  # sets
     del results['results']['one adapter']  # as if it had been stopped there
     Path('ablations/results.json').write_text(json.dumps(results))
-    trained = Path('experiments/ablation_one_adapter_0/models/net_g_latest.pth')
+    trained = Path('experiments/ablations_one_adapter_0/models/net_g_latest.pth')
     before = trained.stat().st_mtime_ns
     code, again, _ = ablations('--seeds', '1')
     assert code == 0 and again.splitlines()[-len(rows) - 1 :] == table.splitlines()[-len(rows) - 1 :]
@@ -53,7 +53,7 @@ def test_a_run_that_goes_on_gives_the_same_table(ablations, trainings):
 
     # what one training has learnt is not what another was given
     base, adapter = (
-        torch.load(f'experiments/ablation_{name}_0/models/net_g_latest.pth', weights_only=True)['params_ema']
+        torch.load(f'experiments/ablations_{name}_0/models/net_g_latest.pth', weights_only=True)['params_ema']
         for name in ('prior', 'one_adapter')
     )
     used = [value[0].any() for key, value in adapter.items() if key.endswith('lora_B')]
@@ -67,6 +67,9 @@ def test_results_of_other_settings_are_not_mixed(ablations):
     Path('ablations/results.json').write_text(json.dumps({'settings': {'pretrain': 9}, 'results': {}}))
     code, _, errors = ablations()
     assert code == 2 and 'has results with' in errors and 'another --output' in errors
+    Path('ablations/results.json').write_text('[]')
+    code, _, errors = ablations()
+    assert code == 2 and 'ablations/results.json holds something else than results' in errors
 
 
 def test_a_router_without_a_part(load):

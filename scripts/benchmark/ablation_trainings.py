@@ -52,9 +52,9 @@ class Training:
         """Whether weights learn that have been trained before."""
         return bool(self.before) and not (self.lora and self.learns == 'lora')
 
-    def experiment(self, seed: int) -> str:
-        """Gives the name of its folder in experiments/."""
-        return f'ablation_{self.name.replace(",", "").replace(" ", "_")}_{seed}'
+    def experiment(self, seed: int, folder: Path) -> str:
+        """Gives the name of its folder in experiments/; results of other settings are in a `folder` of another name."""
+        return f'{folder.name}_{self.name.replace(",", "").replace(" ", "_")}_{seed}'
 
 
 TRAININGS = {
@@ -118,7 +118,7 @@ def train(training: Training, seed: int, steps: int, crop: int, batch: int, fold
     rate = _RATE_AGAIN if training.is_again else _RATE
     opt: dict[str, Any] = {
         'base': os.path.relpath(_ZOO / f'{stage}.yml', folder),
-        'name': training.experiment(seed),
+        'name': training.experiment(seed, folder),
         'manual_seed': seed,
         'datasets': {'train': {'gt_size': crop, 'batch_size_per_gpu': batch, 'num_worker_per_gpu': 1, 'seed': seed}},
         'network_g': {'width': 16} | ({'lora': training.lora} if training.lora else {}),
@@ -131,11 +131,14 @@ def train(training: Training, seed: int, steps: int, crop: int, batch: int, fold
     if training.lora:
         opt['train']['trainable'] = training.learns
     if training.before:
-        opt['path'] |= {'pretrain_network_g': _weights(TRAININGS[training.before], seed), 'param_key_g': 'params_ema'}
-    file = folder / f'{training.experiment(seed)}.yml'
+        opt['path'] |= {
+            'pretrain_network_g': _weights(TRAININGS[training.before], seed, folder),
+            'param_key_g': 'params_ema',
+        }
+    file = folder / f'{training.experiment(seed, folder)}.yml'
     file.write_text(yaml.safe_dump(opt, sort_keys=False), encoding='utf-8')
     # the last weights are written at the end
-    if not Path(_weights(training, seed)).exists() and basicsr(['train', '-opt', str(file), '--auto_resume']):
+    if not Path(_weights(training, seed, folder)).exists() and basicsr(['train', '-opt', str(file), '--auto_resume']):
         raise LoRAIRError(f'{file}: the training failed')
     return file
 
@@ -154,7 +157,7 @@ def restorer_of(training: Training, seed: int, file: Path) -> Restorer:
     router.load_state_dict(load_networks(_ROUTER)[0].state_dict())
     state: dict[str, Tensor] = {}  # a file of experts has nothing else
     for part in filter(None, (TRAININGS.get(training.before or ''), training)):
-        state |= torch.load(_weights(part, seed), map_location='cpu', weights_only=True)['params_ema']
+        state |= torch.load(_weights(part, seed, file.parent), map_location='cpu', weights_only=True)['params_ema']
     net.load_state_dict(state)
     return Restorer(router, net, opt['degradations'])
 
@@ -163,5 +166,5 @@ def _without_type(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in network.items() if key != 'type'}
 
 
-def _weights(training: Training, seed: int) -> str:
-    return f'experiments/{training.experiment(seed)}/models/net_g_latest.pth'
+def _weights(training: Training, seed: int, folder: Path) -> str:
+    return f'experiments/{training.experiment(seed, folder)}/models/net_g_latest.pth'

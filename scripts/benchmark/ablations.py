@@ -6,8 +6,8 @@
 Trainings are those of the zoo (options/zoo), narrower, with small crops and few steps; lorair-tiny's router guides
 them. All pre-trainings have equal steps, and so have all that begin with the pre-training of the same seed. Measured is
 the PSNR on the sets val_* of zoo_sets.py, whose docstring says how FOLDER looks. Run it in the folder of datasets/zoo:
-trainings are in experiments/ablation_* and results in OUTPUT/results.json; a second run goes on where the first was
-stopped. At the end it prints a table, and draws OUTPUT/ablations.png.
+trainings are in experiments/NAME_*, NAME that of OUTPUT, and results in OUTPUT/results.json; a second run goes on where
+the first was stopped. At the end it prints a table, and draws OUTPUT/ablations.png.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ablation_trainings import TRAININGS, Training, restorer_of, train
 from experts import psnr
-from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.files import check_folder, write_json, writing
 from measures import describe_machine
 from zoo_sets import OpenSet, all_sets, check_data, opened
@@ -101,9 +101,10 @@ def run(args: argparse.Namespace) -> None:
     args.output.mkdir(exist_ok=True)
     file, settings = args.output / 'results.json', {k: getattr(args, k) for k in ('pretrain', 'finetune', 'crop')}
     settings |= {'batch': args.batch, 'limit': args.limit}
-    content = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {'settings': settings, 'results': {}}
+    content = _read(file) if file.exists() else {'settings': settings, 'results': {}}
     if content['settings'] != settings:
         raise OptionsError(f'{file} has results with {content["settings"]}: take the same, or another --output')
+    write_json(file, content)  # before anything is trained with these settings
     results: Results = content['results']
     alone = {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
     sets = dict(opened(alone, args.data, args.limit))
@@ -118,6 +119,14 @@ def run(args: argparse.Namespace) -> None:
             write_json(file, content | {'machine': describe_machine('cpu')})
     sys.stdout.write(table(results))
     draw(results, args.output / 'ablations.png')
+
+
+def _read(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+        return {'settings': content['settings'], 'results': content['results']}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{file} holds something else than results: take another --output') from error
 
 
 def main() -> int:
