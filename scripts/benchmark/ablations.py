@@ -26,7 +26,7 @@ from experts import psnr
 from lorair_arch.errors import DataError, LoRAIRError, OptionsError
 from lorair_arch.files import check_folder, write_json, writing
 from measures import describe_machine
-from zoo_sets import OpenSet, all_sets, check_data, opened
+from zoo_sets import OpenSet, check_data, opened, validation_sets
 
 _RIGHT, _WRONG = 'experts, the right one', 'experts, a wrong one'  # the same weights, chosen by hand
 _REFERENCE = 'prior'  # what all others are compared with, seed by seed
@@ -106,8 +106,7 @@ def run(args: argparse.Namespace) -> None:
         raise OptionsError(f'{file} has results with {content["settings"]}: take the same, or another --output')
     write_json(file, content)  # before anything is trained with these settings
     results: Results = content['results']
-    alone = {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
-    sets = dict(opened(alone, args.data, args.limit))
+    sets = dict(opened(validation_sets(), args.data, args.limit))
     for seed in range(args.seeds):
         for training in TRAININGS.values():
             if str(seed) in results.get(training.name, {}):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lorair_arch import Restorer
 from lorair_arch.errors import CheckpointError, DataError, LoRAIRError
 from lorair_arch.metrics.statistics import interval
-from zoo_sets import Sample, all_sets, check_data, opened
+from zoo_sets import Sample, check_data, opened, validation_sets
 
 _WAYS = ('input', 'no experts', 'by the router', 'the right one', 'a wrong one')
 _BEST = 60.0  # dB that an image counts at most, else one that is hardly changed would decide a mean
@@ -62,8 +62,7 @@ def run(args: argparse.Namespace) -> None:
     if not restorer.net.num_experts:
         raise CheckpointError(f'{" ".join(args.weights)} has no experts: there is nothing to compare')
     plain, values = without_experts(restorer), defaultdict(list)
-    alone = {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
-    sets = {name: s for name, s in alone.items() if s.troubles[0] in restorer.names}
+    sets = {name: s for name, s in validation_sets().items() if s.troubles[0] in restorer.names}
     if not sets:
         raise DataError(f'{" ".join(args.weights)} knows none of the degradations of the sets')
     for name, images in opened(sets, args.data, args.limit):

@@ -139,6 +139,11 @@ def all_sets() -> dict[str, ImageSet]:
     return {image_set.name: image_set for image_set in sets}
 
 
+def validation_sets() -> dict[str, ImageSet]:
+    """Gives the sets of validation photographs with one degradation each, as in the recipe's validation."""
+    return {name: s for name, s in all_sets().items() if name.startswith('val_') and len(s.troubles) == 1}
+
+
 def sets_of(names: Iterable[str]) -> dict[str, ImageSet]:
     """Gives the sets of these names.
 
