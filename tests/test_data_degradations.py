@@ -106,6 +106,12 @@ def test_haze_moves_every_pixel_towards_the_airlight():
     assert np.all(np.abs(out - 0.8) <= np.abs(image - 0.8) + 1e-6)
 
 
+def test_haze_is_even_where_nothing_is_near():
+    image = to_float(photo(6))
+    out = degraded('haze', image, beta=1.5, airlight=0.8, tint=0, near=1)
+    assert np.std(0.8 - out) < np.std(0.8 - degraded('haze', image, beta=1.5, airlight=0.8, tint=0, near=0))
+
+
 @pytest.mark.parametrize('name', ['rain', 'snow'])
 def test_rain_and_snow_only_brighten(name):
     image = to_float(photo(7, 96, 96))

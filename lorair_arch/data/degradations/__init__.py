@@ -49,7 +49,7 @@ _OWN: dict[Callable[..., np.ndarray], dict[str, tuple[float, float]]] = {
         'angle': (-360, 360),
         'intensity': (0, 1),
     },
-    weather.haze: {'beta': (0, 20), 'airlight': (0, 1), 'tint': (0, 1)},
+    weather.haze: {'beta': (0, 20), 'airlight': (0, 1), 'tint': (0, 1), 'near': (0, 1)},
     weather.snow: {'density': (0, 1), 'size': (0.5, 50), 'intensity': (0, 1)},
     weather.raindrop: {'number': (0, 10_000), 'radius': (1, 200)},
 }

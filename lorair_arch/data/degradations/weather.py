@@ -51,6 +51,7 @@ def haze(
     beta: Range = (0.6, 2.2),
     airlight: Range = (0.7, 1),
     tint: Range = (0, 0.08),
+    near: Range = (0, 0.5),
 ) -> np.ndarray:
     """Adds haze by atmospheric scattering: J * t + A * (1 - t), t = exp(-beta * depth).
 
@@ -62,9 +63,10 @@ def haze(
         beta: scattering coefficient, per unit of depth.
         airlight: A, brightness of the haze itself (0 to 1).
         tint: by how much the weakest channel of the haze is darker than the strongest (0 to 1).
+        near: depth of what is nearest (0 to 1): high for even haze, in which nothing is near.
     """
     light = rng.uniform(*airlight) * (1 - rng.uniform(*tint) * rng.permutation([0, rng.random(), 1]))
-    seen = np.exp(-np.float32(rng.uniform(*beta)) * _depth(image, rng))[..., None]
+    seen = np.exp(-np.float32(rng.uniform(*beta)) * _depth(image, rng, near))[..., None]
     return np.clip(image * seen + light.astype(np.float32) * (1 - seen), 0, 1)
 
 
@@ -120,14 +122,14 @@ def raindrop(
     return np.clip(image * (1 - mask) + mask * (0.1 + 0.9 * behind), 0, 1)
 
 
-def _depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _depth(image: np.ndarray, rng: np.random.Generator, near: Range) -> np.ndarray:
     """Makes up a depth for each pixel: float32 [H, W] in [0, 1]."""
     height, width = image.shape[:2]
     bumps = cv2.resize(rng.random((5, 5), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     y = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     x = np.linspace(0, 1, width, dtype=np.float32) * np.float32(rng.uniform(-0.5, 0.5))
-    near, slope, rough = rng.uniform(0, 0.5), rng.uniform(0, 0.8), rng.uniform(0.1, 0.8)
-    depth = near + slope * (y + x) + rough * (bumps - 0.5)
+    nearest, slope, rough = rng.uniform(*near), rng.uniform(0, 0.8), rng.uniform(0.1, 0.8)
+    depth = nearest + slope * (y + x) + rough * (bumps - 0.5)
     # the guided filter: in every window the depth is a linear function of the grey image
     grey, window = image.mean(axis=2), (max(3, min(height, width) // 8),) * 2
     mean_i, mean_d, mean_id, mean_ii = (cv2.blur(a, window) for a in (grey, depth, grey * depth, grey * grey))
