@@ -102,11 +102,14 @@ class AllInOneDataset(torch.utils.data.Dataset):
         guide = {} if self._train else {'name': f'{self._folders[self.sources.index(source)]}/{source.key(number)}'}
         look = (lambda content: guide.update(self.priors.of(content, lq_path))) if self.priors else None
         lq, gt = source.load(number, look)
-        if self._train and self._gt_size:  # cropped before it is degraded: a fraction of the pixels
+        crops = self._train and self._gt_size
+        if crops and not source.of_scenes:  # before it is degraded: a fraction of the pixels
             lq, gt = self._crop(lq, gt, gt_path, rng)
         if source.degrade:
             # What is made on the fly is rounded to 8 bits, as if it came from a file.
             lq = np.rint(source.degrade(to_float(gt), rng) * 255) / 255
+        if crops and source.of_scenes:
+            lq, gt = self._crop(lq, gt, gt_path, rng)
         if self._train:
             lq, gt = self._turn(lq, gt, rng)
         return guide | {

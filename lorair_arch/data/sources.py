@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lorair_arch.data import degradations
-from lorair_arch.data.degradations import build_degradation
+from lorair_arch.data.degradations import build_degradation, is_of_scenes
 from lorair_arch.data.stores import Look, Store, normal, open_store, read_meta_info
 from lorair_arch.errors import DataError, Mistake, different_sizes, quoted
 from lorair_arch.schema import Items, Report, Section, Spec, checked, folder_name, number, show, text
@@ -151,6 +151,7 @@ class Source:
         degradation: name of the class.
         weight: relative probability of being drawn in training, or None.
         degrade: function `(image, rng) -> image`, or None for pairs.
+        of_scenes: whether `degrade` is to see whole photographs, see `degradations.OF_SCENES`.
 
     Raises:
         OptionsError: if the options are wrong or contradict each other.
@@ -173,6 +174,7 @@ class Source:
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         options = checked(self.OPTIONS, options, where)
         self.degrade = build_degradation(options['degrade']) if 'degrade' in options else None
+        self.of_scenes = 'degrade' in options and is_of_scenes(options['degrade'])
         self.degradation, self.weight = options['degradation'], options.get('weight')
         self._gt = open_store(options['dataroot_gt'])
         chosen, mistakes = choose(options.get('meta_info_file'), self._gt)

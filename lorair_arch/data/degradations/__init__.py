@@ -55,6 +55,9 @@ _OWN: dict[Callable[..., np.ndarray], dict[str, tuple[float, float]]] = {
 }
 DEGRADATIONS = {function.__name__: function for function in _OWN}
 LIMITS = {function.__name__: limits for function, limits in _OWN.items()}
+# Those that depend on what is where in the scene: a photograph is degraded before it is cropped. The depths of a crop
+# made up by itself would be those of a whole scene, from near to far within some pixels.
+OF_SCENES = {weather.haze.__name__}
 
 
 def _range(lowest: float, highest: float) -> Value:
@@ -96,6 +99,12 @@ def build_degradation(options: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
         # `partial` of functions of the module: a lambda cannot be sent to spawned workers.
         return partial(_one_after_the_other, [_build_one(step) for step in options])
     return _build_one(options)
+
+
+def is_of_scenes(options: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bool:
+    """Tells whether one of these degradations, see `build_degradation`, is of scenes (`OF_SCENES`)."""
+    steps = [options] if isinstance(options, Mapping) else options
+    return any(step['type'] in OF_SCENES for step in steps)
 
 
 def _build_one(options: Mapping[str, Any]) -> Degradation:
