@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorair_arch.data import degradations
 from lorair_arch.data.all_in_one_dataset import AllInOneDataset, collate_whole
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.errors import DataError, OptionsError, sentence
@@ -51,6 +52,30 @@ def test_training_sample(sources):
             assert image.shape == (3, 16, 16) and image.dtype == torch.float32 and image.is_contiguous()
             assert image.min() >= 0 and image.max() <= 1
         assert sample['degradation'] in ('rain', 'lowlight', 'noise', 'haze')
+
+
+@pytest.mark.parametrize('more', [{}, {'pad_small': True, 'gt_size': 60}])
+def test_scenes_are_degraded_whole_and_all_else_as_crops(sources, monkeypatch, more):
+    sizes = set()
+
+    def spy(image, rng):
+        sizes.add(image.shape[:2])
+        return image / 2
+
+    for name in ('scenic', 'plain'):
+        monkeypatch.setitem(degradations.DEGRADATIONS, name, spy)
+        monkeypatch.setitem(degradations.LIMITS, name, {})
+    monkeypatch.setattr(degradations, 'OF_SCENES', {'scenic'})
+    size, gt = more.get('gt_size', 16), sources[1]['dataroot_gt']
+    for degrade, seen in (('plain', (size, size)), ('scenic', (45, 37))):
+        steps = [{'type': 'clean'}, {'type': degrade}]
+        dataset = training_set([{'degradation': 'x', 'dataroot_gt': gt, 'degrade': steps}], **more)
+        for i in range(8):
+            sample = dataset[0, i]
+            assert sample['lq'].shape == sample['gt'].shape == (3, size, size)
+            assert torch.allclose(sample['lq'], sample['gt'] / 2, atol=1 / 255)  # cropped and turned together
+        assert sizes == {seen}
+        sizes.clear()
 
 
 def test_pairs_are_cropped_and_turned_together(sources):
