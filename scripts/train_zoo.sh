@@ -2,30 +2,38 @@
 # Makes the weights of the zoo, lorair-tiny, by their recipe (options/zoo): data, router, restorer, experts, and packs
 # them into half precision. Many hours on a few CPU cores; started again it continues where it was stopped.
 #
-#   bash scripts/train_zoo.sh --train PHOTOS --val OTHER_PHOTOS [--out FOLDER]
+#   bash scripts/train_zoo.sh --train PHOTOS --val OTHER_PHOTOS [--out FOLDER] [--set KEY:KEY=VALUE ...]
 #   bash scripts/train_zoo.sh --smoke        # a trial of every step in minutes, on photographs of scikit-image
 #
-# Everything is written to the current folder (datasets/zoo, experiments, zoo); --out says where the weights go.
+# Everything is written to the current folder (datasets/zoo, experiments, zoo); --out says where the weights go, --set
+# changes options of all three trainings. A GPU wants more images at once, and more processes that read them:
+#   --set datasets:train:batch_size_per_gpu=48 datasets:train:num_worker_per_gpu=12
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/.." && pwd)
 usage() { sed -n '5,6s/^# *//p' "$0" >&2; exit 2; }
 step() { printf '\n== %s\n' "$*"; }
 
-train= val= out=zoo/lorair-tiny short=()
+train= val= out=zoo/lorair-tiny smoke= changes=()
 while [[ $# -gt 0 ]]; do
     case $1 in
         --train) train=${2:?--train needs a folder}; shift 2 ;;
         --val) val=${2:?--val needs a folder}; shift 2 ;;
         --out) out=${2:?--out needs a folder}; shift 2 ;;
+        --set)
+            shift
+            [[ ${1:-} == *=* ]] || usage
+            while [[ ${1:-} == *=* ]]; do changes+=("$1"); shift; done ;;
         --smoke)
-            short=(--force_yml datasets:train:batch_size_per_gpu=2 train:total_iter=2 val:val_freq=1000 logger:print_freq=1 logger:save_checkpoint_freq=2)
+            smoke=yes
+            changes+=(datasets:train:batch_size_per_gpu=2 train:total_iter=2 val:val_freq=1000 logger:print_freq=1 logger:save_checkpoint_freq=2)
             shift ;;
         *) usage ;;
     esac
 done
+[[ -n $smoke || -n $train && -n $val ]] || usage
 bash "$repo/scripts/setup_env.sh"
 PATH="$repo/.venv/bin:$PATH"
-if [[ ${#short[@]} -gt 0 ]]; then
+if [[ -n $smoke ]]; then
     cd "$(mktemp -d)"
     trap "rm -rf '$PWD'" EXIT
     python - <<'PYTHON'
@@ -44,7 +52,6 @@ for split, names in {'train': ('coffee.png', 'motorcycle_left.png'), 'val': ('ro
 PYTHON
     train=train val=val
 fi
-[[ -n $train && -n $val ]] || usage
 
 step "Data"
 [[ -e datasets/zoo/val_few.txt ]] || python "$repo/scripts/data_preparation/zoo_data.py" --train "$train" --val "$val"
@@ -52,7 +59,7 @@ step "Data"
 # Large features in huge pages, kept from step to step: training on a CPU is faster by a tenth (scripts/benchmark).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=8000000000}
 step "Training: router, restorer, experts"
-basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${short[@]+"${short[@]}"}
+basicsr train -opt "$repo"/options/zoo/*.yml --auto_resume ${changes[@]+--force_yml "${changes[@]}"}
 
 step "Packing into $out"
 models=experiments/zoo_tiny

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorair_arch.weights.pretrained import load_networks
-from tests.photos import photo, write
+from tests.zoo import write_zoo_data
 
 FEW = '--output', 'ablations', '--pretrain', '2', '--finetune', '1', '--crop', '32', '--batch', '2', '--limit', '1'
 
@@ -15,12 +15,7 @@ FEW = '--output', 'ablations', '--pretrain', '2', '--finetune', '1', '--crop', '
 @pytest.fixture
 def trainings(load, zoo, monkeypatch):
     """The trainings that are compared, a few of them; the data to train on is in datasets/zoo."""
-    for i in range(2):
-        write(Path(f'photos/{i}.png'), photo(40 + i, 64, 64))
-        write(Path(f'others/{i}.png'), photo(50 + i, 64, 64))
-    Path('datasets/zoo').mkdir(parents=True)
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / 'scripts/data_preparation'))
-    load('zoo_data').make_zoo_data('photos', 'others', Path('datasets/zoo'))
+    write_zoo_data(load, monkeypatch)
     all_of_them = load('ablation_trainings').TRAININGS
     for name in ('prior, trained longer', 'experts, all weights learn'):
         monkeypatch.delitem(all_of_them, name)

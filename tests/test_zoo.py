@@ -81,7 +81,16 @@ def test_the_whole_recipe(tmp_path):
     assert restorer(photo()).shape == (33, 47, 3)
 
 
-def test_the_recipe_says_what_it_needs():
-    run = subprocess.run(['bash', REPO / 'scripts/train_zoo.sh'], capture_output=True, text=True, timeout=100)
+@pytest.mark.parametrize('args', [(), ('--train', 'photos'), ('--train', 'a', '--val', 'b', '--set', 'no_value')])
+def test_the_recipe_says_what_it_needs(args):
+    script = ['bash', REPO / 'scripts/train_zoo.sh', *args]
+    run = subprocess.run(script, capture_output=True, text=True, timeout=100)
     assert run.returncode == 2
     assert 'bash scripts/train_zoo.sh --train PHOTOS --val OTHER_PHOTOS' in run.stderr
+
+
+def test_the_recipe_changes_options():
+    script = ['bash', REPO / 'scripts/train_zoo.sh', '--set', 'train:ema_deca=0.9', '--smoke']
+    run = subprocess.run(script, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 2
+    assert "train:ema_deca=0.9: unknown key; did you mean 'ema_decay'?" in run.stderr

@@ -44,6 +44,16 @@ def zoo(load, tmp_path, monkeypatch, capsys):
     return main
 
 
+def write_zoo_data(load, monkeypatch) -> None:
+    """Writes datasets/zoo, of two photographs to train on and two others."""
+    for i in range(2):
+        write(Path(f'photos/{i}.png'), photo(40 + i, 64, 64))
+        write(Path(f'others/{i}.png'), photo(50 + i, 64, 64))
+    Path('datasets/zoo').mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent / 'data_preparation'))
+    load('zoo_data').make_zoo_data('photos', 'others', Path('datasets/zoo'))
+
+
 def ours(*args: str) -> tuple[str, ...]:
     return '--weights', 'weights', '--json', 'results.json', *args
 

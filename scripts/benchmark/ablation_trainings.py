@@ -124,7 +124,13 @@ def train(training: Training, seed: int, steps: int, crop: int, batch: int, fold
         'network_g': {'width': 16} | ({'lora': training.lora} if training.lora else {}),
         'network_router': {'type': 'AblatedRouter'} | (training.router or {}),
         'path': {'pretrain_network_router': _ROUTER},
-        'train': {'total_iter': steps, 'optim_g': {'lr': rate}, 'scheduler': {'periods': [steps]}, 'ema_decay': 0.99},
+        'train': {
+            'amp': None,
+            'total_iter': steps,
+            'optim_g': {'lr': rate},
+            'scheduler': {'periods': [steps]},
+            'ema_decay': 0.99,
+        },
         'val': None,
         'logger': {'use_tb_logger': False},
     }

@@ -13,7 +13,6 @@ the first was stopped. At the end it prints a table, and draws OUTPUT/ablations.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from tqdm import tqdm
 
 from ablation_trainings import TRAININGS, Training, restorer_of, train
 from experts import psnr
-from lorair_arch.errors import DataError, LoRAIRError, OptionsError
-from lorair_arch.files import check_folder, write_json, writing
-from measures import describe_machine
+from lorair_arch.errors import LoRAIRError, OptionsError
+from lorair_arch.files import write_json, writing
+from measures import continued, describe_machine
 from zoo_sets import OpenSet, check_data, opened, validation_sets
 
 _RIGHT, _WRONG = 'experts, the right one', 'experts, a wrong one'  # the same weights, chosen by hand
@@ -97,14 +96,8 @@ def run(args: argparse.Namespace) -> None:
     if min(args.seeds, args.pretrain, args.finetune, args.crop, args.batch) < 1:
         raise OptionsError('--seeds, --pretrain, --finetune, --crop and --batch must be at least 1')
     check_data(args.data, args.limit)
-    check_folder(args.output.parent)
-    args.output.mkdir(exist_ok=True)
     file, settings = args.output / 'results.json', {k: getattr(args, k) for k in ('pretrain', 'finetune', 'crop')}
-    settings |= {'batch': args.batch, 'limit': args.limit}
-    content = _read(file) if file.exists() else {'settings': settings, 'results': {}}
-    if content['settings'] != settings:
-        raise OptionsError(f'{file} has results with {content["settings"]}: take the same, or another --output')
-    write_json(file, content)  # before anything is trained with these settings
+    content = continued(file, settings | {'batch': args.batch, 'limit': args.limit})
     results: Results = content['results']
     sets = dict(opened(validation_sets(), args.data, args.limit))
     for seed in range(args.seeds):
@@ -118,14 +111,6 @@ def run(args: argparse.Namespace) -> None:
             write_json(file, content | {'machine': describe_machine('cpu')})
     sys.stdout.write(table(results))
     draw(results, args.output / 'ablations.png')
-
-
-def _read(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-        return {'settings': content['settings'], 'results': content['results']}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{file} holds something else than results: take another --output') from error
 
 
 def main() -> int:

@@ -1,12 +1,13 @@
-"""How contestants are measured: the time of a call, the peak of memory, in turns; and on which machine."""
+"""How contestants are measured: the time of a call, the peak of memory, in turns; on which machine; what is known."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.autograd import profiler
 from torch.utils.benchmark import Timer
 
 import lorair_arch
+from lorair_arch.errors import DataError, OptionsError
+from lorair_arch.files import check_folder, write_json
 
 if TYPE_CHECKING:  # it needs BasicSR, and measuring inference does not
     from lorair_arch.models.stage import StageModel
@@ -173,3 +176,33 @@ def perturb(net: nn.Module, std: float = STD) -> None:
     with torch.no_grad():
         for param in net.parameters():
             param.add_(torch.randn_like(param) * std)
+
+
+def continued(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Gives what an earlier run has measured with the same settings, so that this one measures the rest.
+
+    Args:
+        file: Of the results, JSON; written here, as is its folder where there is none.
+        settings: What results depend on.
+
+    Returns:
+        The content of the file: `settings` and `results`, which are empty at first.
+
+    Raises:
+        DataError: The file holds something else.
+        OptionsError: It was written with other settings.
+        OutputError: It cannot be written.
+    """
+    check_folder(file.parent.parent)
+    file.parent.mkdir(exist_ok=True)
+    content: dict[str, Any] = {'settings': settings, 'results': {}}
+    if file.exists():
+        try:
+            found = json.loads(file.read_text(encoding='utf-8'))
+            content = {key: found[key] for key in content}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f'{file} holds something else than results: take another --output') from error
+    if content['settings'] != settings:
+        raise OptionsError(f'{file} has results with {content["settings"]}: take the same, or another --output')
+    write_json(file, content)  # before anything is measured with these settings
+    return content
