@@ -23,12 +23,14 @@ from lorair_arch.data.images.reading import decode_image, read_bytes, to_float
 from lorair_arch.data.images.writing import write_photo
 from lorair_arch.data.lmdb_writer import LmdbWriter
 from lorair_arch.models.lorair_model import LoRAIRFinetuneModel, LoRAIRPretrainModel, RestorationModel
+from lorair_arch.options.yaml_file import read_files
 from lorair_arch.training.loaders import build_train_loader
 from lorair_arch.weights.files import save_file
 from measures import STD, perturb
 
 _NAMES = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg')
 _EPOCH = 6  # times that each photograph is read
+_RECIPE = Path(__file__).parents[2] / 'options/zoo/2_pretrain.yml'
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,10 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
 
     Args:
         folder: For the files.
-        kind: 'disk', PNG files, or 'lmdb'.
+        kind: 'disk', PNG files; 'lmdb'; or 'zoo', clean ones in an LMDB, degraded on the fly as options/zoo says.
         crop: Side of the crops, at most 300 pixels.
     """
-    roots = {side: str(folder / (f'{side}.lmdb' if kind == 'lmdb' else side)) for side in ('lq', 'gt')}
+    roots = {side: str(folder / (side if kind == 'disk' else f'{kind}_{side}.lmdb')) for side in ('lq', 'gt')}
     degrade, rng = build_degradation({'type': 'noise', 'sigma': 25}), np.random.default_rng(0)
     images: dict[str, dict[str, np.ndarray]] = {'lq': {}, 'gt': {}}
     for name in _NAMES:
@@ -203,24 +205,29 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
         images['gt'][path.stem] = gt
         images['lq'][path.stem] = np.rint(degrade(to_float(gt), rng) * 255).astype(np.uint8)
     for side, root in roots.items():
-        if kind == 'lmdb':
+        if kind != 'disk':
             with LmdbWriter(root) as writer:
                 for key, image in images[side].items():
                     writer.put(key, image)
         else:
             for key, image in images[side].items():
                 write_photo(Path(root, f'{key}.png'), Photo(image))
+    sources = [{'degradation': 'noise', 'dataroot_lq': roots['lq'], 'dataroot_gt': roots['gt']}]
+    if kind == 'zoo':
+        recipe = read_files([_RECIPE])[0].content()['datasets']['train']
+        whole = [source for source in recipe['sources'] if 'train' in source['dataroot_gt']]  # others: at half size
+        sources = [source | {'dataroot_gt': roots['gt']} for source in whole]
     options = {
         'name': kind,
         'type': 'AllInOneDataset',
         'phase': 'train',
-        'sources': [{'degradation': 'noise', 'dataroot_lq': roots['lq'], 'dataroot_gt': roots['gt']}],
+        'sources': sources,
         'gt_size': crop,
         'use_hflip': True,
         'use_rot': True,
         'batch_size_per_gpu': len(_NAMES),
         'num_worker_per_gpu': 0,
-        'dataset_enlarge_ratio': _EPOCH,
+        'dataset_enlarge_ratio': 1 if kind == 'zoo' else _EPOCH,
     }
     run = {'train': {}, 'manual_seed': 0, 'world_size': 1, 'rank': 0, 'num_gpu': 0, 'dist': False}
     return build_train_loader(run, options)[0]

@@ -87,7 +87,7 @@ def views(bench: Bench, names: Iterable[str]) -> Contestants:
 
 
 def loading(bench: Bench, names: Iterable[str]) -> Contestants:
-    """One worker's reading of pairs, cropping and turning included."""
+    """One worker's reading of pairs, or degrading of clean images; cropping and turning included."""
     loaders = {name: photo_loader(bench.folder, name, bench.setting.crop) for name in names}
     return {
         name: Seconds(lambda loader=loader: sum(1 for _ in loader), 'cpu', amount=len(loader) * loader.batch_size)
@@ -194,6 +194,7 @@ KEYS = {
     ),
     'loader_images_per_s_lmdb': Key(loading, 'lmdb', None, 'pairs that one worker reads, LMDB', _RATE),
     'loader_images_per_s_disk': Key(loading, 'disk', None, 'pairs that one worker reads, PNG', _RATE),
+    'loader_images_per_s_zoo': Key(loading, 'zoo', None, 'crops that one worker degrades as options/zoo says', _RATE),
     'router_share_of_step': Key(
         _GUIDED, 'router', 'fine-tuning', "the router's share of a complete fine-tuning step", '%', 100
     ),
