@@ -216,6 +216,7 @@ def run(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(prefix='lorair_networks_') as folder:
             results[name] = contest(CONTESTANTS[name], args.minutes, args.bf16, Path(folder))
         write_json(file, content | {'machine': describe_machine('cpu')})
+    results = {name: results[name] for name in CONTESTANTS}
     sys.stdout.write(table(results))
     draw(results, args.output / 'networks.png')
 
