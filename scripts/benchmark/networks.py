@@ -4,16 +4,18 @@
     python scripts/benchmark/networks.py --output results/networks --minutes 9 [--bf16]
 
 Each contestant is the restorer of options/zoo/2_pretrain.yml with another shape or other crops, guided by lorair-tiny's
-router. A trial tells how long a step takes with all that belongs to it (reading, router, optimiser); the training then
-has as many steps as fit into its minutes, and the whole schedule of the learning rate within them. Validations are not
-counted. Run it in the folder of datasets/zoo, on a machine that does nothing else. Results are in OUTPUT/results.json;
-a second run trains what is missing there. At the end it prints a table, and draws OUTPUT/networks.png.
+router. Trials, in turns, tell how long a step takes with all that belongs to it: reading, router, optimiser. A training
+then has as many steps as fit into its minutes, and the whole schedule of the learning rate within them; validations are
+not counted. Run it in the folder of datasets/zoo, on a machine that does nothing else. Results are in
+OUTPUT/results.json; a second run trains what is missing there. At the end it prints a table, and draws
+OUTPUT/networks.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 import tempfile
 import time
@@ -32,11 +34,11 @@ from lorair_arch.files import write_json, writing
 from lorair_arch.options.reading import load_options
 from lorair_arch.training.session import run_session
 from lorair_arch.training.train import Training
-from measures import continued, describe_machine
+from measures import continued, describe_machine, take_turns
 
 _OPTIONS = Path(__file__).parents[2] / 'options/zoo/2_pretrain.yml'
 _RATE = 1e-3
-_TRIAL = 20  # steps
+_TRIAL, _ROUNDS = 20, 3  # steps of a trial, and how often it is repeated
 _VALIDATIONS = 3
 
 
@@ -95,7 +97,7 @@ class Curve(contextlib.nullcontext):
 
 
 class _Trial(Training):
-    """Some steps, to know how long one takes."""
+    """Some steps, to know how long one takes: the median, in seconds."""
 
     def run(self) -> float:
         self.began: list[float] = []
@@ -114,61 +116,101 @@ class _Trial(Training):
 
 
 class _Contest(Training):
+    """A training that gives its curve."""
+
     def run(self) -> dict[int, dict[str, float]]:
         self.board = Curve()
         super().run()
         return self.board.values
 
 
-def contest(contestant: Contestant, minutes: float, bf16: bool, folder: Path) -> dict[str, Any]:
+class StepSeconds:
+    """The time of a step in a part of a contestant's training (`Measure`).
+
+    Args:
+        opt: Options of the part.
+    """
+
+    unit, amount = 's', 1
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+
+    def warm_up(self) -> None:
+        """The median of a trial leaves out its first steps."""
+
+    def measure(self) -> float:
+        with tempfile.TemporaryDirectory(prefix='lorair_networks_') as folder:
+            return _run(_Trial, self.opt, _TRIAL, 1, Path(folder), logging.WARNING)
+
+
+def seconds_of_all(bf16: bool) -> dict[str, list[float]]:
+    """Gives the seconds of a step in each part of all contestants, measured in turns."""
+    parts = {
+        f'{name}, {number}': StepSeconds(_options(contestant, number, bf16))
+        for name, contestant in CONTESTANTS.items()
+        for number in range(len(contestant.crops))
+    }
+    with tqdm(total=_ROUNDS, desc='Trials', unit='round') as bar:
+        values = take_turns(parts, _ROUNDS, lambda part: None if part else bar.update())
+    return {
+        name: [float(np.median(values[f'{name}, {number}'])) for number in range(len(contestant.crops))]
+        for name, contestant in CONTESTANTS.items()
+    }
+
+
+def contest(contestant: Contestant, seconds: list[float], minutes: float, bf16: bool, folder: Path) -> dict[str, Any]:
     """Trains a contestant.
 
     Args:
         contestant: What to train.
-        minutes: That its steps may take.
+        seconds: Of a step in each part (`crops`).
+        minutes: That all steps together may take.
         bf16: Whether it is trained in bf16.
         folder: For its options and experiments.
 
     Returns:
-        The parameters of its network; for each part (`crops`) the seconds of a step and the number of steps; and
-        `curve`: minutes, and the PSNR in dB by degradation.
+        `parameters` of its network; `steps` of each part; and `curve`: minutes, and the PSNR in dB by degradation.
     """
-    parts, curve, weights = [], [], None
-    count = len(contestant.crops)
-    for number, (side, batch) in enumerate(contestant.crops):
-        # one cosine over all parts: each begins where the one before has ended
-        rate = _RATE * (1 + np.cos(np.pi * number / count)) / 2
-        opt: dict[str, Any] = {
-            'base': str(_OPTIONS),
-            'name': f'part{number}',
-            'manual_seed': contestant.seed,
-            'datasets': {'train': {'gt_size': side, 'batch_size_per_gpu': batch, 'seed': contestant.seed}},
-            'network_g': contestant.network,
-            'path': {'pretrain_network_router': 'lorair-tiny', 'pretrain_network_g': weights},
-            'train': {'amp': 'bf16' if bf16 else None, 'ema_decay': 0.99, 'optim_g': {'lr': float(rate)}},
-            'logger': {'use_tb_logger': False, 'save_checkpoint_freq': 10**9},
-        }
-        seconds = _run(_Trial, opt, _TRIAL, 1, folder / 'trial')
-        steps = max(round(60 * minutes / count / seconds), 1)
-        values = _run(_Contest, opt, steps, count - number, folder)
-        begun = number * minutes / count
-        curve += [[begun + step * seconds / 60, of] for step, of in values.items()]
-        parts.append({'crop': side, 'batch': batch, 'seconds': seconds, 'steps': steps})
+    steps, curve, weights, count = [], [], None, len(seconds)
+    for number, each in enumerate(seconds):
+        steps.append(max(round(60 * minutes / count / each), 1))
+        opt = _options(contestant, number, bf16, weights)
+        values = _run(_Contest, opt, steps[-1], count - number, folder)
+        curve += [[number * minutes / count + step * each / 60, of] for step, of in values.items()]
         weights = str(folder / f'experiments/{opt["name"]}/models/net_g_latest.pth')
     network = load_options(folder / 'part0.yml', True, str(folder))['network_g']
     net = network_class(network['type'])(**{key: value for key, value in network.items() if key != 'type'})
-    return {'parameters': sum(p.numel() for p in net.parameters()), 'parts': parts, 'curve': curve}
+    return {'parameters': sum(p.numel() for p in net.parameters()), 'steps': steps, 'curve': curve}
 
 
-def _run(kind: type[Training], opt: dict[str, Any], steps: int, left: int, folder: Path) -> Any:
+def _options(contestant: Contestant, number: int, bf16: bool, weights: str | None = None) -> dict[str, Any]:
+    """Gives the options of a part, which begins with these weights."""
+    side, batch = contestant.crops[number]
+    # one cosine over all parts: each begins where the one before has ended
+    rate = _RATE * (1 + np.cos(np.pi * number / len(contestant.crops))) / 2
+    return {
+        'base': str(_OPTIONS),
+        'name': f'part{number}',
+        'manual_seed': contestant.seed,
+        'datasets': {'train': {'gt_size': side, 'batch_size_per_gpu': batch, 'seed': contestant.seed}},
+        'network_g': contestant.network,
+        'path': {'pretrain_network_router': 'lorair-tiny', 'pretrain_network_g': weights},
+        'train': {'amp': 'bf16' if bf16 else None, 'ema_decay': 0.99, 'optim_g': {'lr': float(rate)}},
+        'logger': {'use_tb_logger': False, 'save_checkpoint_freq': 10**9},
+    }
+
+
+def _run(
+    kind: type[Training], opt: dict[str, Any], steps: int, left: int, folder: Path, level: int = logging.INFO
+) -> Any:
     """Runs a training of so many steps; `left`: parts of the schedule that begin with it."""
-    folder.mkdir(exist_ok=True)
     file = folder / f'{opt["name"]}.yml'
     train = opt['train'] | {'total_iter': steps, 'scheduler': {'periods': [left * steps]}}
     val = {'val_freq': -(-steps // _VALIDATIONS)}
     file.write_text(yaml.safe_dump(opt | {'train': train, 'val': val}, sort_keys=False), encoding='utf-8')
     loaded = load_options(file, True, str(folder)) | {'root_path': str(folder)}
-    return run_session(lambda signals: kind(loaded, file, signals).run(), loaded)
+    return run_session(lambda signals: kind(loaded, file, signals).run(), loaded, level=level)
 
 
 def mean(values: dict[str, float]) -> float:
@@ -181,8 +223,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     names = list(next(iter(results.values()))['curve'][-1][1])
     rows = []
     for name, result in results.items():
-        steps = ' + '.join(f'{part["steps"]}' for part in result['parts'])
-        seconds = ', '.join(f'{part["seconds"]:.2f}' for part in result['parts'])
+        steps = ' + '.join(map(str, result['steps']))
+        seconds = ', '.join(f'{value:.2f}' for value in result['seconds'])
         values = result['curve'][-1][1]
         shown = [f'{values[key]:.2f}' for key in names]
         rows.append([name, f'{result["parameters"] / 1e6:.1f}M', seconds, steps, *shown, f'{mean(values):.2f}'])
@@ -212,11 +254,14 @@ def run(args: argparse.Namespace) -> None:
     file = args.output / 'results.json'
     content = continued(file, {'minutes': args.minutes, 'bf16': args.bf16})
     results = content['results']
-    for name in tqdm([name for name in CONTESTANTS if name not in results], unit='training'):
+    if not results:
+        results |= {name: {'seconds': seconds} for name, seconds in seconds_of_all(args.bf16).items()}
+        write_json(file, content)
+    for name in tqdm([name for name in CONTESTANTS if 'curve' not in results[name]], unit='training'):
         with tempfile.TemporaryDirectory(prefix='lorair_networks_') as folder:
-            results[name] = contest(CONTESTANTS[name], args.minutes, args.bf16, Path(folder))
+            seconds = results[name]['seconds']
+            results[name] |= contest(CONTESTANTS[name], seconds, args.minutes, args.bf16, Path(folder))
         write_json(file, content | {'machine': describe_machine('cpu')})
-    results = {name: results[name] for name in CONTESTANTS}
     sys.stdout.write(table(results))
     draw(results, args.output / 'networks.png')
 
