@@ -204,6 +204,8 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
         gt = decode_image(read_bytes(path), str(path))
         images['gt'][path.stem] = gt
         images['lq'][path.stem] = np.rint(degrade(to_float(gt), rng) * 255).astype(np.uint8)
+    if kind == 'zoo':
+        del roots['lq']  # made from clean ones while they are read
     for side, root in roots.items():
         if kind != 'disk':
             with LmdbWriter(root) as writer:
@@ -212,7 +214,7 @@ def photo_loader(folder: Path, kind: str, crop: int) -> DataLoader:
         else:
             for key, image in images[side].items():
                 write_photo(Path(root, f'{key}.png'), Photo(image))
-    sources = [{'degradation': 'noise', 'dataroot_lq': roots['lq'], 'dataroot_gt': roots['gt']}]
+    sources = [{'degradation': 'noise'} | {f'dataroot_{side}': root for side, root in roots.items()}]
     if kind == 'zoo':
         recipe = read_files([_RECIPE])[0].content()['datasets']['train']
         whole = [source for source in recipe['sources'] if 'train' in source['dataroot_gt']]  # others: at half size
